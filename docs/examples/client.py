@@ -1,0 +1,15 @@
+import trio
+
+from trio_pyjo_ws import open_websocket
+
+
+async def main() -> None:
+    async with open_websocket("ws://localhost:8080/") as ws:
+        await ws.send("Hello World!")  # str: a text message; bytes: a binary one
+        print(await ws.receive())
+        await ws.send(json={"test": [1, 2, 3]})
+        print(await ws.receive())
+
+
+if __name__ == "__main__":
+    trio.run(main)

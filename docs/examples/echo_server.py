@@ -1,0 +1,33 @@
+import argparse
+
+import trio
+
+from trio_pyjo_ws import Transaction, serve
+
+
+async def echo(ws: Transaction) -> None:
+    async for message in ws:  # ends when the peer closes normally
+        await ws.send(message)
+
+
+async def main(port: int, *, compress: bool) -> None:
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            lambda task_status: serve(
+                echo,
+                port,
+                host="127.0.0.1",
+                compression=compress,
+                max_websocket_size=16 * 2**20,
+                task_status=task_status,
+            )
+        )
+        print(f"listening on {server.url}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--compress", action="store_true")
+    arguments = parser.parse_args()
+    trio.run(lambda: main(arguments.port, compress=arguments.compress))

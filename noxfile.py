@@ -1,0 +1,94 @@
+"""All the checks: `nox` runs them, `nox -l` lists them, `nox -s tests-3.11 -- tests/test_x.py -k foo` runs a few."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # a missing one is a skip, also under CI; see PYTHONS
+
+SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
+PROBE = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+
+
+def find_python(version: str) -> Path | None:
+    """Return a working interpreter of this version: from the PATH, or else one of pyenv's that is not on it."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    folders = [Path(folder) for folder in os.get_exec_path()]
+    folders += sorted(pyenv.glob(f"versions/{version}.*/bin"), reverse=True)
+    for python in [folder / name for folder in folders] + [Path(sys.executable)]:
+        # Not all that has the name works: a shim of pyenv refuses, Debian's may come without ensurepip.
+        if python.is_file() and os.access(python, os.X_OK):
+            command = [python, "-c", PROBE]
+            probe = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+            if probe.returncode == 0 and probe.stdout.strip() == version:
+                return python
+    return None
+
+
+FOUND = {version: python for version in SUPPORTED if (python := find_python(version))}
+PYTHONS = SUPPORTED
+if not FOUND:  # something must run: the Python that runs nox, which is then newer than all that is supported
+    PYTHONS = ["{}.{}".format(*sys.version_info)]
+    FOUND = {version: python for version in PYTHONS if (python := find_python(version))}
+if not FOUND:
+    sys.exit(f"noxfile.py: no working Python among {', '.join(SUPPORTED + PYTHONS)} (each needs venv, ensurepip, ssl)")
+
+# nox does not look into pyenv's versions.
+os.environ["PATH"] = os.pathsep.join([*(str(python.parent) for python in FOUND.values()), os.environ["PATH"]])
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install a dependency group, and the package as its users get it: built, not editable."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, group))
+    shutil.rmtree("build", ignore_errors=True)  # setuptools would also install what a former build left there
+    session.install(".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and formatting."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests, and every branch of the package; with arguments: these tests, and coverage is not asked for."""
+    session.log("Pythons found: %s", ", ".join(f"{version} ({python})" for version, python in FOUND.items()))
+    install(session, "test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    env = {"COVERAGE_FILE": str(Path(session.virtualenv.location) / "coverage.data")}
+    # By its path: with `-m pytest` the checkout would stand first on sys.path and hide the installed package.
+    session.run("coverage", "run", str(Path(session.bin) / "pytest"), env=env)
+    session.run("coverage", "report", env=env)

@@ -1,0 +1,33 @@
+"""WebSocket client and server for trio: a transaction in a nursery, messages in memory channels."""
+
+from .client import connect, open_websocket
+from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .server import Server, serve, serve_listeners
+from .settings import Options
+from .transaction import Transaction, TransactionStatistics
+from .wire.deflate import Deflate
+from .wire.frames import Close, Frame, Opcode, codec
+from .wire.negotiate import Request, Response
+
+__all__ = [
+    "Close",
+    "ConnectionClosed",
+    "Deflate",
+    "Frame",
+    "HandshakeError",
+    "LocalProtocolError",
+    "Opcode",
+    "Options",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "Server",
+    "Transaction",
+    "TransactionStatistics",
+    "codec",
+    "connect",
+    "open_websocket",
+    "serve",
+    "serve_listeners",
+]

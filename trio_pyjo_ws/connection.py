@@ -1,0 +1,591 @@
+"""What runs a transaction: who reads, who writes, who closes, and when.
+
+*Whoever receives, reads.* ``receive()`` with an empty inbox reads the socket in the caller's own task. The reading role
+is the flag ``_reading``; who holds it runs :meth:`Connection._advance`. A background reader takes the role while nobody
+receives for a moment (GRACE), or at once while somebody subscribes to what the peer sends, waits for a pong, or the
+connection is closing. No deadline is armed per message: ``_attended`` says that the grace's deadline is armed or the
+background reader runs, and only where it is not set does leaving ``receive()`` do anything.
+
+*Write through, cork while there is more to handle.* What is to be sent collects in the protocol's ``outgoing``, and
+``_flush`` hands it to the kernel without blocking. Where the kernel takes only a part, the rest is ``_unsent``, and a writer
+goes on with it: the sender itself while it waits, or a task. A frame is whole in ``outgoing`` before its first byte
+leaves, and what has left is never forgotten, so no cancellation can tear it.
+
+*Closing* is the protocol's state plus one deadline. From the moment the state leaves OPEN, the connection ends within
+``close_timeout``, whatever the peer does, and whoever waits wakes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from secrets import token_bytes
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from .errors import ConnectionClosed
+from .events import Emitter, UndecodedJson
+from .wire.frames import Close, Frame, Opcode
+from .wire.protocol import Pong, Protocol, State
+
+if TYPE_CHECKING:
+    from .housekeeper import Deadline, Housekeeper
+    from .settings import Settings
+    from .transport import Transport
+    from .wire.protocol import Event
+
+__all__ = ["Connection"]
+
+GRACE = 0.1
+"""Seconds without a receiver after which the background reader takes the role; twice that at the most."""
+
+TURN = 0.001
+"""Seconds that a task may go on without yielding to the scheduler (trio's issue 1757 reasons the same way)."""
+
+CORK_SIZE = 65_536
+"""Bytes at which corked frames are written although there are more messages to handle."""
+
+NORMAL_CODES = frozenset({1000, 1001, 1005})
+"""Close codes after which iteration simply ends: done, going away, and none given (RFC 6455, section 7.4.1)."""
+
+
+class Ping:
+    """A ping whose pong has not come."""
+
+    __slots__ = ("answered", "latency", "sent")
+
+    def __init__(self, sent: float) -> None:
+        self.sent = sent
+        self.latency: float | None = None
+        self.answered = trio.Event()
+
+
+class Connection:
+    """The engine of a :class:`~trio_pyjo_ws.transaction.Transaction`; nothing of it is public.
+
+    ``crash`` is told of an exception that a callback or a background task let out, where no caller can be told.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        transport: Transport,
+        housekeeper: Housekeeper,
+        settings: Settings,
+        crash: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self._housekeeper = housekeeper
+        self._settings = settings
+        self._crash = crash or self._crash_nursery
+        self._emitter = Emitter(self, self._start_soon, self._subscriptions_changed)
+        self._read = protocol.client_read if protocol.role == "client" else protocol.server_read
+        self._inbox: deque[str | bytes] = deque()
+        self._events: deque[Event] = deque()  # read, and not yet told to anybody
+        self._ended = False
+        # Reading
+        self._reading = False
+        self._receiving = False
+        self._attended = False
+        self._active = False  # somebody has received since the grace began
+        self._grace: Deadline | None = None
+        self._read_lot = ParkingLot()
+        self._delivery: trio.CancelScope | None = None
+        self._discarding = False
+        # Writing
+        self._sent = 0  # bytes handed over since the beginning
+        self._unsent: bytes | memoryview = b""
+        self._writing = False
+        self._corked = False
+        self._writer_runs = False
+        self._write_lot = ParkingLot()
+        self._write_watched = False
+        self._drain_callbacks: deque[tuple[int, Callable[[], None]]] = deque()
+        # Closing and keeping alive
+        self._closed_here = False
+        self._close_deadline: Deadline | None = None
+        self._pings: dict[bytes, Ping] = {}
+        self._latency: float | None = None
+        self._keepalive: Deadline | None = None
+        self._keepalive_payload = b""
+        self._next_ping = 0.0
+        self._pongs_awaited = 0
+        self._stalled = False
+        self._reading_since = -math.inf
+        housekeeper.join(self._end)
+
+    def _start(self) -> None:
+        """The connection is open, and its user gets it now."""
+        if self._settings.ping_interval < math.inf:
+            self._keepalive = self._housekeeper.at(trio.current_time() + self._settings.ping_interval, self._keep_alive)
+        self._attend()
+
+    def _crash_nursery(self, exc: Exception) -> None:
+        async def crash() -> None:
+            raise exc
+
+        self._housekeeper.start_soon(crash, "crash of a callback")
+
+    def _start_soon(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        async def guarded() -> None:
+            try:
+                await function()
+            except Exception as exc:
+                self._crash(exc)
+
+        self._housekeeper.start_soon(guarded, f"{name} of {self!r}")
+
+    # Reading
+
+    async def _fill(self) -> None:
+        """Wait for a message in the inbox. Raises what tells that there will be none."""
+        self._receiving = True
+        try:
+            while not self._inbox:
+                if self._protocol.outgoing:
+                    self._flush_or_write()
+                if self._protocol.state is not State.OPEN and not self._events and not self._emitter.blocked:
+                    raise self._end_of_messages()
+                if self._reading:
+                    await self._read_lot.park()
+                else:
+                    await self._advance()
+        finally:
+            self._receiving = False
+            if not self._inbox:
+                self._attend()
+
+    async def _advance(self) -> None:
+        """One step of the reading role: deliver what is held up, or read."""
+        protocol = self._protocol
+        self._reading = True
+        data: bytes | None = None
+        try:
+            if perf_counter() - self._housekeeper.turn_started > TURN:
+                await self._yield()
+            if self._emitter.blocked:
+                await self._deliver_blocked()
+            elif not self._events and not protocol.pending:
+                if protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
+                    # A peer that pings and does not read its pongs is not read from either.
+                    await self._write_lot.park()
+                    return
+                if self._stalled:
+                    self._stalled = False
+                    self._reading_since = trio.current_time()
+                data = self._transport.try_receive()
+                if data is None:
+                    data = await self._transport.receive()
+                    self._housekeeper.turn_started = perf_counter()
+                if not data:
+                    self._end()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end()
+        finally:
+            self._reading = False
+            if self._read_lot:
+                self._read_lot.unpark_all()
+        if not self._ended:
+            self._take_in(data or b"")
+
+    async def _yield(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._housekeeper.turn_started = perf_counter()
+
+    async def _deliver_blocked(self) -> None:
+        self._stalled = True
+        with trio.CancelScope() as self._delivery:
+            await self._emitter.deliver_blocked()
+        self._delivery = None
+
+    def _take_in(self, data: bytes) -> None:
+        """Read ``data``, tell what it means, and answer where the protocol has answered."""
+        protocol = self._protocol
+        if not self._events:
+            settings = self._settings
+            room = settings.max_queue - len(self._inbox)
+            if room < 1 or self._discarding:
+                room = settings.max_queue
+            events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
+            if protocol.plain and not self._emitter.carrying and not self._discarding:
+                self._inbox += events  # type: ignore[arg-type]  # nothing but messages
+            else:
+                self._events += events
+        if protocol.state is not State.OPEN:
+            self._advance_closing()
+        if self._events:
+            self._tell_events()
+        if self._read_lot:
+            self._read_lot.unpark_all()
+        if protocol.outgoing:
+            if self._inbox:
+                self._cork()
+            else:
+                self._flush_or_write()
+
+    def _tell_events(self) -> None:
+        """Tell what has been read, in order, until a full channel holds it up."""
+        events = self._events
+        while events and not self._emitter.blocked:
+            event = events.popleft()
+            if isinstance(event, (str, bytes)):
+                self._deliver(event)
+            elif isinstance(event, Frame):
+                self._emitter.emit("frame", event)
+            elif isinstance(event, Pong):
+                self._answered(event.payload)
+
+    def _deliver(self, message: str | bytes) -> None:
+        """A message goes to every subscription that matches it; where there is none, it is kept for ``receive()``."""
+        if self._discarding:
+            return
+        emitter = self._emitter
+        found = False
+        if isinstance(message, bytes):
+            found = emitter.emit("binary", message)
+        elif emitter.has("text"):
+            found = emitter.emit("text", message.encode())
+        found = emitter.emit("message", message) or found
+        if emitter.has("json"):
+            found = emitter.emit("json", UndecodedJson(message)) or found
+        if not found:
+            self._inbox.append(message)
+
+    def _is_full(self) -> bool:
+        settings = self._settings
+        inbox = self._inbox
+        return len(inbox) >= settings.max_queue or sum(map(len, inbox)) >= settings.max_queue_bytes
+
+    def _attend(self) -> None:
+        """Nobody is about to read. See that somebody will."""
+        if self._attended or self._reading or self._ended:
+            return
+        if self._emitter.carrying or self._pongs_awaited or self._protocol.state is not State.OPEN:
+            self._start_reader()
+        else:
+            self._attended = True
+            self._active = False
+            self._grace = self._housekeeper.at(trio.current_time() + GRACE, self._grace_is_over)
+
+    def _attend_now(self) -> None:
+        """The grace is off: there is a reason to read."""
+        if self._grace is not None:
+            self._housekeeper.cancel(self._grace)
+            self._grace = None
+            self._attended = False
+        self._attend()
+
+    def _grace_is_over(self) -> None:
+        self._grace = None
+        self._attended = False
+        if self._active:
+            self._attend()
+        elif not self._reading:
+            self._start_reader()
+
+    def _start_reader(self) -> None:
+        if self._protocol.state is State.OPEN and self._is_full():
+            self._stalled = True  # Leaving receive() comes here again.
+            return
+        self._attended = True
+        self._start_soon(self._read_in_background, "reader")
+
+    async def _read_in_background(self) -> None:
+        try:
+            while not self._reading and self._goes_on_in_background():
+                await self._advance()
+        finally:
+            self._attended = False
+
+    def _goes_on_in_background(self) -> bool:
+        if self._protocol.state is not State.OPEN:
+            return not self._ended
+        if self._receiving and self._inbox and not self._emitter.carrying:
+            return False  # The message is handed over, and with it the role.
+        if self._is_full():
+            self._stalled = True
+            return False
+        return True
+
+    def _subscriptions_changed(self) -> None:
+        emitter = self._emitter
+        self._protocol.watch_frames = emitter.has("frame")
+        if emitter.has("drain"):
+            self._write_watched = True
+        if emitter.carrying:
+            self._attend_now()
+
+    # Writing
+
+    def _flush(self) -> bool:
+        """Hand over what can be without waiting; return whether that was all."""
+        if self._unsent or self._writing:
+            return False
+        if not self._protocol.outgoing:
+            return True
+        data = self._take_outgoing()
+        try:
+            sent = self._transport.try_send(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end()
+            return True
+        self._sent += sent
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
+            return False
+        if self._write_watched:
+            self._guard(self._tell_progress)
+        return True
+
+    def _flush_or_write(self) -> bool:
+        """Hand over what can be, and have a task write the rest; return whether there is none."""
+        if self._flush():
+            return True
+        if not self._writer_runs and not self._writing:
+            self._writer_runs = True
+            self._start_soon(self._write_in_background, "writer")
+        return False
+
+    def _take_outgoing(self) -> bytes:
+        protocol = self._protocol
+        outgoing = protocol.outgoing
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        protocol.taken()
+        return data
+
+    def _cork(self) -> None:
+        """Let more frames collect, for this turn of the scheduler at the most."""
+        if not self._corked:
+            self._corked = True
+            self._housekeeper.cork(self._uncork)
+
+    def _uncork(self) -> None:
+        self._corked = False
+        self._flush_or_write()
+
+    def _queued(self) -> int:
+        """Bytes that wait to be written."""
+        return len(self._unsent) + self._protocol.outgoing_size
+
+    async def _write_some(self) -> None:
+        self._writing = True
+        data = self._unsent or self._take_outgoing()
+        self._unsent = data
+        try:
+            sent = await self._transport.send_some(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end()
+            return
+        except BaseException:
+            if not self._transport.resumable:
+                self._end()  # How much of the frame has left is not known.
+            raise
+        finally:
+            self._writing = False
+        self._sent += sent
+        self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
+        self._tell_progress()
+
+    async def _write_in_background(self) -> None:
+        try:
+            while self._queued() and not self._writing and not self._ended:
+                await self._write_some()
+        finally:
+            self._writer_runs = False
+
+    async def _wait_written(self, position: int) -> None:
+        """Wait until the bytes up to ``position`` are handed over, and meanwhile be the writer where that is safe."""
+        try:
+            while self._sent < position:
+                if self._ended:
+                    raise self._closed_error()
+                if self._writing or not self._transport.resumable:
+                    self._flush_or_write()
+                    await self._write_lot.park()
+                else:
+                    await self._write_some()
+        finally:
+            if self._queued():
+                self._flush_or_write()
+
+    def _tell_progress(self) -> None:
+        """The completion of a write: the one place that fires callbacks, the drain event and the waiters."""
+        callbacks = self._drain_callbacks
+        self._write_lot.unpark_all()
+        while callbacks and callbacks[0][0] <= self._sent:
+            callbacks.popleft()[1]()
+        if not self._queued():
+            self._emitter.emit("drain")
+            if self._protocol.state is not State.OPEN:
+                self._advance_closing()
+        self._write_watched = bool(callbacks or self._emitter.has("drain") or self._protocol.state is not State.OPEN)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Run callbacks where an exception has no caller to go to, or would tear something on its way."""
+        try:
+            call()
+        except Exception as exc:
+            self._crash(exc)
+
+    # Closing
+
+    def _begin_close(self, code: int | None, reason: str | None) -> None:
+        """Send Close. What the peer sends from now on is read past every bound, and discarded."""
+        self._protocol.send_close(code, reason)
+        self._closed_here = True
+        self._discarding = True
+        self._events.clear()
+        self._emitter.blocked.clear()
+        if self._delivery is not None:
+            self._delivery.cancel()
+        self._flush_or_write()
+        self._advance_closing()
+        self._read_lot.unpark_all()
+
+    def _close_soon(self, code: int, reason: str | None = None) -> None:
+        """Begin to close, where that has not begun; do not wait."""
+        if self._protocol.state is State.OPEN:
+            self._begin_close(code, reason)
+
+    def _advance_closing(self) -> None:
+        """The connection is not open any more: bound the time, and end it as soon as all is said."""
+        if self._ended:
+            return
+        if self._close_deadline is None:
+            when = trio.current_time() + self._settings.close_timeout
+            self._close_deadline = self._housekeeper.at(when, self._end)
+        if not self._flush_or_write():
+            self._write_watched = True
+            return
+        state = self._protocol.state
+        if self._ended or state is State.CLOSING:
+            return
+        # Section 7.1.1: the server closes the connection first. Where the peer broke a rule it may still be sending, and
+        # closing a socket that has unread data resets it, which could take the Close frame from the peer: there, only
+        # this half is closed, and the peer's end is awaited.
+        if self._protocol.role == "server" and (state is State.CLOSED or not self._transport.resumable):
+            self._end()
+        elif state is State.FAILED:
+            self._transport.send_eof()
+
+    async def _wait_ended(self) -> None:
+        try:
+            while not self._ended:
+                if self._reading:
+                    await self._read_lot.park()
+                else:
+                    await self._advance()
+        finally:
+            self._attend()
+
+    def _end(self) -> None:
+        """The stream is over, by whatever cause. Everybody who waits is woken."""
+        if self._ended:
+            return
+        self._ended = True
+        self._protocol.end()
+        for deadline in (self._grace, self._close_deadline, self._keepalive):
+            if deadline is not None:
+                self._housekeeper.cancel(deadline)
+        self._transport.close()
+        self._unsent = b""
+        self._protocol.taken()
+        self._drain_callbacks.clear()
+        for ping in self._pings.values():
+            ping.answered.set()
+        self._pings.clear()
+        self._read_lot.unpark_all()
+        self._write_lot.unpark_all()
+        self._housekeeper.leave(self._end, self._transport)
+        if self._delivery is not None:
+            self._delivery.cancel()
+        if self._events or self._emitter.blocked:
+            self._start_soon(self._deliver_rest, "last deliveries")
+        else:
+            self._guard(self._tell_finish)
+
+    async def _deliver_rest(self) -> None:
+        """What was received before the end still goes to the channels, as long as a close may take."""
+        with trio.move_on_after(self._settings.close_timeout):
+            while self._events or self._emitter.blocked:
+                await self._emitter.deliver_blocked()
+                self._tell_events()
+        self._read_lot.unpark_all()
+        self._tell_finish()
+
+    def _tell_finish(self) -> None:
+        close = self._protocol.close
+        assert close is not None
+        self._emitter.emit("finish", *close)
+        self._emitter.close()
+
+    def _end_of_messages(self) -> Exception:
+        """Why there is nothing more to receive."""
+        close = self._protocol.close
+        if not self._closed_here and close is not None and close.code in NORMAL_CODES:
+            return trio.EndOfChannel(f"the peer has closed the connection with {close.code}")
+        return self._closed_error()
+
+    def _closed_error(self) -> Exception:
+        """Why nothing can be sent."""
+        close = self._protocol.close
+        if self._closed_here or close is None:
+            return trio.ClosedResourceError("this side has closed the connection")
+        return ConnectionClosed(close)
+
+    # Keeping alive
+
+    def _send_ping(self, payload: bytes) -> Ping:
+        self._protocol.send_frame(Frame(True, False, False, False, Opcode.PING, payload))
+        ping = self._pings[payload] = Ping(trio.current_time())
+        self._flush_or_write()
+        return ping
+
+    def _answered(self, payload: bytes) -> None:
+        """A pong answers its ping, and with it those before (RFC 6455, section 5.5.3). Others are ignored."""
+        if payload not in self._pings:
+            return
+        now = trio.current_time()
+        for sent in tuple(self._pings):
+            ping = self._pings.pop(sent)
+            ping.latency = self._latency = now - ping.sent
+            ping.answered.set()
+            if sent == payload:
+                return
+
+    def _keep_alive(self) -> None:
+        """Called every ping_interval, and when a pong is overdue."""
+        self._keepalive = None
+        if self._protocol.state is not State.OPEN:
+            return
+        now = trio.current_time()
+        settings = self._settings
+        ping = self._pings.get(self._keepalive_payload)
+        if ping is not None and settings.ping_timeout < math.inf:
+            # While reading is stopped by back pressure no pong can be seen, and the time does not count.
+            since = now if self._stalled else max(ping.sent, self._reading_since)
+            due = since + settings.ping_timeout
+            if due <= now:
+                self._drop(f"no pong came within {settings.ping_timeout:g} seconds")
+                return
+        elif now < self._next_ping:
+            due = self._next_ping
+        else:
+            self._pings.pop(self._keepalive_payload, None)
+            self._keepalive_payload = token_bytes(4)
+            self._next_ping = now + settings.ping_interval
+            due = min(self._next_ping, now + settings.ping_timeout)
+            self._send_ping(self._keepalive_payload)
+        self._keepalive = self._housekeeper.at(due, self._keep_alive)
+
+    def _drop(self, reason: str) -> None:
+        """The peer is gone: tell it, in case, and do not wait."""
+        self._protocol.fail(1011, reason)
+        self._flush()
+        self._protocol.close = Close(1006, reason)
+        self._end()

@@ -1,0 +1,269 @@
+"""Subscriptions to a transaction's events: callbacks, and memory channels.
+
+An event reaches a synchronous callback where it happens, before :meth:`Emitter.emit` returns. A channel gets it by
+``send_nowait``; where the channel is full, the item goes to ``blocked``, and whoever reads from the network delivers it
+before reading on, so that a slow consumer slows the peer down. An asynchronous callback is a channel with a task of the
+nursery behind it, which keeps its calls in order and gives it back pressure, too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from .wire.frames import Close
+
+__all__ = ["EVENTS", "Callback", "Emitter", "UndecodedJson"]
+
+logger = logging.getLogger("trio_pyjo_ws")
+
+EVENTS = ("binary", "connection", "drain", "error", "finish", "frame", "json", "message", "resume", "text")
+"""All the events of a transaction."""
+
+CARRYING = frozenset({"binary", "frame", "json", "message", "text"})
+"""The events that come out of what the peer sends, so that somebody has to read while they are subscribed to."""
+
+CALLBACK_BUFFER = 16
+"""Events that wait for an asynchronous callback before reading from the network stops."""
+
+Callback = Callable[..., Any]
+
+
+class UndecodedJson:
+    """A message on its way to the subscribers of ``json``, decoded where and when somebody wants the object."""
+
+    __slots__ = ("message", "value")
+
+    value: Any
+
+    def __init__(self, message: str | bytes) -> None:
+        self.message = message
+
+    def decode(self) -> Any:
+        """The object. Raises ValueError: JSONDecodeError and UnicodeDecodeError, which name the position."""
+        try:
+            self.value = json.loads(self.message)
+        except RecursionError:
+            raise json.JSONDecodeError("nested too deeply", str(self.message[:60]), 0) from None
+        return self.value
+
+
+class Subscription:
+    """One callback, or one channel."""
+
+    __slots__ = ("callback", "channel", "once")
+
+    def __init__(
+        self, callback: Callback | None, channel: trio.MemorySendChannel[Any] | None, once: bool = False
+    ) -> None:
+        self.callback = callback
+        self.channel = channel
+        self.once = once
+
+
+class Emitter:
+    """The subscriptions of ``source``, and what is still on its way to them.
+
+    ``changed`` is called after each change of the subscriptions; ``start_soon(function, name)`` starts a task of the
+    nursery.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        start_soon: Callable[[Callable[[], Awaitable[None]], str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.blocked: deque[tuple[trio.MemorySendChannel[Any], object]] = deque()
+        self.carrying = 0
+        """How many subscriptions there are to events that come out of what the peer sends."""
+        self._source = source
+        self._start_soon = start_soon
+        self._changed = changed
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._closed = False
+
+    def has(self, event: str) -> bool:
+        """Whether anybody subscribes to ``event``."""
+        return event in self._subscriptions
+
+    def callbacks(self, event: str) -> list[Callback]:
+        """The callbacks subscribed to ``event``, in their order."""
+        _check_event(event)
+        return [one.callback for one in self._subscriptions.get(event, ()) if one.callback is not None]
+
+    def on(self, event: str, callback: Callback, once: bool = False) -> None:
+        """Subscribe ``callback``."""
+        _check_event(event)
+        if not callable(callback):
+            raise TypeError(f"a callback for {event!r} is callable; {callback!r} is not")
+        channel = None
+        if _is_async(callback):
+            channel, receive_channel = trio.open_memory_channel[Any](CALLBACK_BUFFER)
+            source = self._source
+
+            async def consume() -> None:
+                async with receive_channel:
+                    async for arguments in receive_channel:
+                        await callback(source, *arguments)
+
+            self._start_soon(consume, f"{event} callback {callback!r}")
+        self._add(event, Subscription(callback, channel, once))
+
+    def open_channel(self, event: str, max_buffer_size: int) -> trio.MemoryReceiveChannel[Any]:
+        """Subscribe a new memory channel."""
+        _check_event(event)
+        if not isinstance(max_buffer_size, int) or max_buffer_size < 1:
+            raise ValueError(f"max_buffer_size is the number of items to keep, at least 1, not {max_buffer_size!r}")
+        channel, receive_channel = trio.open_memory_channel[Any](max_buffer_size)
+        if event == "json":
+            _decode_on_receive(receive_channel)
+        self._add(event, Subscription(None, channel))
+        return receive_channel
+
+    def unsubscribe(self, event: str, callback: Callback | None = None) -> None:
+        """Forget ``callback``, or everything that subscribes to ``event``; channels end."""
+        _check_event(event)
+        for subscription in tuple(self._subscriptions.get(event, ())):
+            if callback is None or subscription.callback == callback:
+                self._remove(event, subscription)
+
+    def emit(self, event: str, *arguments: object) -> bool:
+        """Tell all subscribers of ``event``; return whether there was any."""
+        found = False
+        for subscription in tuple(self._subscriptions.get(event, ())):
+            if subscription.once:
+                self._remove(event, subscription, keep_open=True)
+            item: object = self._item(event, arguments)
+            if subscription.callback is not None:
+                found = True
+                if isinstance(item, UndecodedJson) and not self._decode(item):
+                    continue
+                decoded = (item.value,) if isinstance(item, UndecodedJson) else arguments
+                if subscription.channel is None:
+                    subscription.callback(self._source, *decoded)
+                    continue
+                item = decoded
+            assert subscription.channel is not None
+            found = self._send(event, subscription, subscription.channel, item) or found
+            if subscription.once:
+                self._close(subscription.channel)
+        return found
+
+    def _decode(self, item: UndecodedJson) -> bool:
+        """Decode for callbacks, once. What does not decode is told as an error: it is the peer's mistake, not ours."""
+        try:
+            item.decode()
+        except ValueError as exc:
+            if not self.emit("error", exc):
+                logger.warning("no JSON for the callback of %r: %s", self._source, exc)
+            return False
+        return True
+
+    def _send(
+        self, event: str, subscription: Subscription, channel: trio.MemorySendChannel[Any], item: object
+    ) -> bool:
+        try:
+            # An item that is blocked already goes first.
+            if self.blocked and any(waiting is channel for waiting, _ in self.blocked):
+                raise trio.WouldBlock
+            channel.send_nowait(item)
+        except trio.BrokenResourceError:
+            # Its reader has closed the channel, and that is all the notice that trio gives.
+            self._remove(event, subscription)
+            return False
+        except trio.WouldBlock:
+            # A channel full of what this side does (written, resumed) tells as much as one more item could.
+            if event in CARRYING or event == "error":
+                self.blocked.append((channel, item))
+        return True
+
+    async def deliver_blocked(self) -> None:
+        """Wait until the full channels have taken what is on its way to them. Cancelling it loses nothing."""
+        while self.blocked:
+            channel, item = first = self.blocked[0]
+            # Its reader may close it, and so may unsubscribe(), which takes its items off the list as well.
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await channel.send(item)
+            if self.blocked and self.blocked[0] is first:
+                self.blocked.popleft()
+
+    def close(self) -> None:
+        """No event will come any more: the channels end, behind what they hold."""
+        self._closed = True
+        self.blocked.clear()
+        for event in tuple(self._subscriptions):
+            self.unsubscribe(event)
+
+    def _item(self, event: str, arguments: tuple[object, ...]) -> object:
+        if event == "finish":
+            return Close._make(arguments)
+        return arguments[0] if arguments else self._source
+
+    def _add(self, event: str, subscription: Subscription) -> None:
+        if self._closed:
+            if subscription.channel is not None:
+                subscription.channel.close()
+            return
+        self._subscriptions.setdefault(event, []).append(subscription)
+        if event in CARRYING:
+            self.carrying += 1
+        self._changed()
+
+    def _remove(self, event: str, subscription: Subscription, keep_open: bool = False) -> None:
+        subscriptions = self._subscriptions.get(event, [])
+        if subscription not in subscriptions:
+            return  # A callback that ran before has unsubscribed it.
+        subscriptions.remove(subscription)
+        if not subscriptions:
+            del self._subscriptions[event]
+        if event in CARRYING:
+            self.carrying -= 1
+        if subscription.channel is not None and not keep_open:
+            self._close(subscription.channel)
+        self._changed()
+
+    def _close(self, channel: trio.MemorySendChannel[Any]) -> None:
+        self.blocked = deque((waiting, item) for waiting, item in self.blocked if waiting is not channel)
+        channel.close()
+
+
+def _check_event(event: str) -> None:
+    if event not in EVENTS:
+        raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+
+
+def _is_async(callback: Callback) -> bool:
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))
+
+
+def _decode_on_receive(channel: trio.MemoryReceiveChannel[Any]) -> None:
+    """Have ``channel``, which carries messages, give the objects that their JSON stands for.
+
+    Decoding happens in the reader, so that JSON which does not decode raises there, and only there. trio's channel is
+    final, so its reader's three ways to an item are replaced on the instance; iteration goes through ``receive``.
+    """
+    receive, receive_nowait, clone = channel.receive, channel.receive_nowait, channel.clone
+
+    def decoded(item: object) -> object:
+        return item.decode() if isinstance(item, UndecodedJson) else item
+
+    async def receive_decoded() -> object:
+        return decoded(await receive())
+
+    def receive_decoded_nowait() -> object:
+        return decoded(receive_nowait())
+
+    def clone_decoding() -> trio.MemoryReceiveChannel[Any]:
+        cloned = clone()
+        _decode_on_receive(cloned)
+        return cloned
+
+    vars(channel).update(receive=receive_decoded, receive_nowait=receive_decoded_nowait, clone=clone_decoding)

@@ -1,0 +1,159 @@
+"""Deadlines, corked transactions and background tasks of all the transactions of one server, or of one client.
+
+Idle is free: a connection whose handler is parked in ``receive()`` has no other task. What a task per connection
+would wait for is here in one place: a heap of deadlines (the next ping, the pong owed, the grace after which somebody
+has to read in the background, the end of a close) and the list of transactions with frames that are corked until the
+next turn of the scheduler. One task, parked with the earliest deadline, looks after all of it; it starts a task for a single
+transaction only when that one needs one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+__all__ = ["Deadline", "Housekeeper"]
+
+
+class Deadline:
+    """A call that is due at ``when`` (seconds on trio's clock), unless it is cancelled before."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self.call: Callable[[], None] | None = call
+
+    def __lt__(self, other: Deadline) -> bool:
+        return self.when < other.when
+
+
+class Housekeeper:
+    """One task for many transactions. :meth:`run` it in the nursery that the transactions belong to."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        # Who was the last to come here without yielding to the scheduler, and since when: see Transaction._take_turn.
+        self.turn_task: object = None
+        self.turn_started = 0.0
+        self._deadlines: list[Deadline] = []
+        self._cancelled = 0
+        self._corked: list[Callable[[], None]] = []
+        self._to_close: list[Transport] = []
+        self._members: set[Callable[[], None]] = set()
+        self._retired = False
+        self._task: trio.lowlevel.Task | None = None
+        self._scope = trio.CancelScope()
+
+    @property
+    def deadlines(self) -> int:
+        """How many deadlines are pending."""
+        return len(self._deadlines) - self._cancelled
+
+    def join(self, abort: Callable[[], None]) -> None:
+        """A transaction begins. ``abort`` is called if the nursery is cancelled before the transaction leaves."""
+        self._members.add(abort)
+
+    def leave(self, abort: Callable[[], None], transport: Transport) -> None:
+        """A transaction has ended. What is left of its transport is closed here."""
+        self._members.discard(abort)
+        self._to_close.append(transport)
+        self._wake()
+
+    def retire(self) -> None:
+        """No transaction will join any more: end when the last one leaves."""
+        self._retired = True
+        self._wake()
+
+    def at(self, when: float, call: Callable[[], None]) -> Deadline:
+        """Have ``call`` called at ``when``, by the housekeeper's task. It must not block, nor raise."""
+        deadline = Deadline(when, call)
+        heapq.heappush(self._deadlines, deadline)
+        if when < self._scope.deadline:
+            self._scope.deadline = when
+        return deadline
+
+    def cancel(self, deadline: Deadline) -> None:
+        """Forget a deadline. One that is over already may be given, too."""
+        if deadline.call is None:
+            return
+        deadline.call = None
+        self._cancelled += 1
+        # Connections that come and go leave deadlines behind that are not due for long: sweep them out when they are
+        # the most, which costs each of them a constant share.
+        if self._cancelled > 64 and self._cancelled * 2 > len(self._deadlines):
+            self._deadlines = [pending for pending in self._deadlines if pending.call is not None]
+            heapq.heapify(self._deadlines)
+            self._cancelled = 0
+
+    def cork(self, flush: Callable[[], None]) -> None:
+        """Have ``flush`` called in the next turn of the scheduler, whatever the caller does until then."""
+        self._corked.append(flush)
+        self._wake()
+
+    def start_soon(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a background task of a transaction's."""
+        self.nursery.start_soon(function, name=name)
+
+    async def run(self) -> None:
+        """Keep house until retired and alone. Cancelling it aborts the transactions that are left."""
+        try:
+            while self._is_needed():
+                # The scope is cancelled only by its deadline: when the first of the heap is due.
+                with trio.CancelScope(deadline=self._call_due()) as self._scope:
+                    await self._keep_house()
+        finally:
+            for abort in tuple(self._members):
+                abort()
+            await self._close_transports()
+
+    def _is_needed(self) -> bool:
+        return not self._retired or bool(self._members) or bool(self._to_close)
+
+    async def _keep_house(self) -> None:
+        while self._is_needed():
+            while self._corked:
+                self._corked.pop()()
+            await self._close_transports()
+            if self._is_needed() and not self._corked:
+                await self._park()
+
+    def _call_due(self) -> float:
+        """Call what is due, and return when the next call is."""
+        deadlines = self._deadlines
+        while deadlines:
+            deadline = deadlines[0]
+            if deadline.call is not None and deadline.when > trio.current_time():
+                return deadline.when
+            heapq.heappop(deadlines)
+            if deadline.call is None:
+                self._cancelled -= 1
+            else:
+                call, deadline.call = deadline.call, None
+                call()
+        return math.inf
+
+    async def _close_transports(self) -> None:
+        while self._to_close:
+            await self._to_close.pop().aclose()
+
+    async def _park(self) -> None:
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self) -> None:
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None

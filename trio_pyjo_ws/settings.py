@@ -1,0 +1,102 @@
+"""The options that client and server share: bounds on what a peer controls, and timeouts.
+
+All timeouts are seconds on trio's clock; ``None`` or ``math.inf`` means never.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .wire.deflate import Deflate
+from .wire.http1 import MAX_HEADER_BYTES, MAX_HEADERS
+from .wire.protocol import MAX_EMPTY_FRAGMENTS, default_max_websocket_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Options", "Settings"]
+
+
+class Options(TypedDict, total=False):
+    """The options of ``connect``, ``open_websocket``, ``serve``, ``serve_listeners`` and ``open_memory_pair``."""
+
+    compression: bool | Deflate
+    max_websocket_size: int
+    max_empty_fragments: int
+    max_queue: int
+    max_queue_bytes: int
+    write_limit: int
+    max_pings_owed: int
+    max_header_bytes: int
+    max_headers: int
+    open_timeout: float | None
+    close_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Checked :class:`Options`, with their defaults."""
+
+    compression: Deflate | None = None
+    """Permessage-deflate (RFC 7692): None for none, or its parameters."""
+    max_websocket_size: int = 0
+    """Bytes of the largest message that is accepted, before and after inflation."""
+    max_empty_fragments: int = MAX_EMPTY_FRAGMENTS
+    """Fragments of one message that may be empty."""
+    max_queue: int = 1024
+    """Messages that wait to be received before reading from the network stops."""
+    max_queue_bytes: int = 1_048_576
+    """Bytes (characters, of text) that wait to be received before reading from the network stops."""
+    write_limit: int = 65_536
+    """Bytes that wait to be written before ``send`` waits, and ``send_nowait`` raises :class:`trio.WouldBlock`."""
+    max_pings_owed: int = 64
+    """Pongs that wait to be written before reading from the network stops."""
+    max_header_bytes: int = MAX_HEADER_BYTES
+    """Bytes of the opening handshake's head, of the request or the response."""
+    max_headers: int = MAX_HEADERS
+    """Header fields of the opening handshake."""
+    open_timeout: float = 10.0
+    """Seconds for the whole opening: name, connection, TLS and opening handshake."""
+    close_timeout: float = 10.0
+    """Seconds for the closing handshake and the end of the stream."""
+    ping_interval: float = 20.0
+    """Seconds between the pings that keep a connection alive."""
+    ping_timeout: float = 20.0
+    """Seconds from queueing such a ping to its pong, after which the connection is dropped."""
+
+    @classmethod
+    def of(cls, options: Any) -> Self:
+        """The settings that ``options`` ask for. Raises TypeError and ValueError that name what is accepted."""
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                raise TypeError(f"there is no option {name!r}; there are {', '.join(names)}")
+        checked = {name: _check(name, value) for name, value in options.items()}
+        checked.setdefault("max_websocket_size", default_max_websocket_size())
+        return cls(**checked)
+
+
+def _check(name: str, value: Any) -> Any:
+    if name == "compression":
+        if isinstance(value, Deflate) or value is None:
+            return value
+        if not isinstance(value, bool):
+            raise TypeError(f"compression is True, False or a Deflate, not {value!r}")
+        return Deflate() if value else None
+    if name.endswith(("_timeout", "_interval")):
+        if value is None:
+            return math.inf
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{name} is a number of seconds or None, not {value!r}")
+        if not value > 0:
+            raise ValueError(f"{name} is a positive number of seconds or None, not {value!r}")
+        return float(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} is at least 1, not {value!r}")
+    return value

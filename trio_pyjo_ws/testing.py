@@ -1,0 +1,67 @@
+"""What tests of programs that use WebSockets need: connections without sockets, under trio's mock clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio.testing
+
+from . import Options, Transaction
+from .housekeeper import Housekeeper
+from .settings import Settings
+from .transport import open_transport
+from .wire.http1 import ClientHandshake, ServerHandshake
+from .wire.negotiate import choose_subprotocol
+from .wire.protocol import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from .wire.negotiate import HeadersLike
+
+__all__ = ["open_memory_pair"]
+
+
+def open_memory_pair(
+    nursery: trio.Nursery,
+    *,
+    url: str = "ws://memory.test/",
+    headers: HeadersLike = (),
+    subprotocols: Sequence[str] = (),
+    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    **options: Unpack[Options],
+) -> tuple[Transaction, Transaction]:
+    """A client's and a server's transaction that are connected in memory, and live in ``nursery``.
+
+    They have been through the opening handshake for ``url`` with ``headers`` and ``subprotocols``, and are open. Nothing about
+    them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``. ``streams`` are used in place
+    of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's. ``options`` are those of
+    :class:`~trio_pyjo_ws.Options`, for both sides.
+    """
+    settings = Settings.of(options)
+    request = ClientHandshake(url, headers=headers, subprotocols=subprotocols, deflate=settings.compression)
+    bounds = {
+        "max_websocket_size": settings.max_websocket_size,
+        "max_empty_fragments": settings.max_empty_fragments,
+    }
+    client = Protocol("client", handshake=request, **bounds)
+    server = Protocol("server", handshake=ServerHandshake(), **bounds)
+    server.server_read(client.client_write())
+    server.accept(subprotocol=choose_subprotocol(request.request, subprotocols), deflate=settings.compression)
+    client.client_read(server.server_write())
+    pair = [
+        _start(nursery, protocol, stream, settings)
+        for protocol, stream in zip((client, server), streams or trio.testing.memory_stream_pair(), strict=True)
+    ]
+    return pair[0], pair[1]
+
+
+def _start(nursery: trio.Nursery, protocol: Protocol, stream: trio.abc.Stream, settings: Settings) -> Transaction:
+    housekeeper = Housekeeper(nursery)
+    transaction = Transaction(protocol, open_transport(stream), housekeeper, settings)
+    housekeeper.retire()
+    nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
+    transaction._start()  # noqa: SLF001 - the engine's own start
+    return transaction

@@ -1,0 +1,242 @@
+"""permessage-deflate (RFC 7692): what one side wishes for, and the codec that both sides agreed on.
+
+A message is one run of DEFLATE blocks that ends at a byte boundary, less the four bytes 00 00 ff ff which every
+sync flush leaves behind (section 7.2.1). zlib does the work; this module adds what zlib does not know: the tail, the
+budget that stops a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import LocalProtocolError, RemoteProtocolError
+
+__all__ = ["Deflate", "PerMessageDeflate"]
+
+EMPTY_BLOCK: Final = b"\x00\x00\x00\xff\xff"
+"""A stored block without data, from a byte boundary on: what a sync flush appends (RFC 7692, section 7.2.1)."""
+
+TAIL: Final = EMPTY_BLOCK[1:]
+"""What the sender removes and the receiver appends again; the first byte belongs to the message (section 7.2.3.6)."""
+
+MEMBER_SLICE: Final = 4_096
+"""Bytes given to zlib at a time once a block with BFINAL=1 was seen.
+
+zlib copies whatever stands behind the end of a stream. Were it given everything, many tiny streams in one message
+would cost the square of its length; so it copies this much at most.
+"""
+
+_RANGES: Final = (
+    ("server_max_window_bits", 8, 15),
+    ("client_max_window_bits", 8, 15),
+    ("level", -1, 9),
+    ("memory_level", 1, 9),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deflate:
+    """The parameters of permessage-deflate (RFC 7692, section 7.1) that one side wishes for.
+
+    ``server_no_context_takeover`` and ``client_no_context_takeover``: that side forgets its window after each message,
+    which costs compression and saves memory on both sides. ``server_max_window_bits`` and ``client_max_window_bits``
+    (8 to 15): the base-2 logarithm of that side's window. ``level`` (-1 to 9) and ``memory_level`` (1 to 9) are zlib's
+    own and concern only how this side compresses.
+    """
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+    level: int = 6
+    memory_level: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}, accepted is True or False")
+        for name, lowest, highest in _RANGES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}, accepted is an int from {lowest} to {highest}")
+            if not lowest <= value <= highest:
+                raise ValueError(f"{name} is {value!r}, accepted is {lowest} to {highest}")
+
+    def codec(self, client: bool) -> PerMessageDeflate:
+        """The codec of the client or the server where exactly these parameters were agreed."""
+        own = (self.client_max_window_bits, self.client_no_context_takeover)
+        peer = (self.server_max_window_bits, self.server_no_context_takeover)
+        if not client:
+            own, peer = peer, own
+        return PerMessageDeflate(
+            compress_window_bits=own[0],
+            decompress_window_bits=peer[0],
+            compress_no_context_takeover=own[1],
+            decompress_no_context_takeover=peer[1],
+            level=self.level,
+            memory_level=self.memory_level,
+        )
+
+
+class PerMessageDeflate:
+    """Compresses and decompresses the messages of one connection (RFC 7692, section 7.2).
+
+    zlib's two objects take some 300 KiB at the default parameters, so each is made when it is first needed, and
+    released after a message where no context takeover is agreed for its direction.
+    """
+
+    __slots__ = (
+        "_compressor",
+        "_decompressor",
+        "_ended",
+        "_recent",
+        "compress_no_context_takeover",
+        "compress_window_bits",
+        "decompress_no_context_takeover",
+        "decompress_window_bits",
+        "level",
+        "memory_level",
+    )
+
+    def __init__(
+        self,
+        *,
+        compress_window_bits: int,
+        decompress_window_bits: int,
+        compress_no_context_takeover: bool,
+        decompress_no_context_takeover: bool,
+        level: int,
+        memory_level: int,
+    ) -> None:
+        self.compress_window_bits = compress_window_bits
+        self.decompress_window_bits = decompress_window_bits
+        self.compress_no_context_takeover = compress_no_context_takeover
+        self.decompress_no_context_takeover = decompress_no_context_takeover
+        self.level = level
+        self.memory_level = memory_level
+        self._compressor: zlib._Compress | None = None
+        self._decompressor: zlib._Decompress | None = None
+        # The end of what the present message gave so far: the window that outlives a block with BFINAL=1.
+        self._recent = bytearray()
+        # Whether the last thing seen of the present message was the end of a block with BFINAL=1.
+        self._ended = False
+
+    def __repr__(self) -> str:
+        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_"))
+        return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in parameters)}>"
+
+    @property
+    def can_compress(self) -> bool:
+        """Whether this side can compress at all.
+
+        zlib cannot make a raw stream with a window of 8 bits (it would use 9, and the peer could not follow). Where 8
+        bits were agreed for this side, its messages go uncompressed with RSV1=0, which section 6 allows for any
+        message.
+        """
+        return self.compress_window_bits > 8
+
+    def compress(self, payload: bytes | bytearray | memoryview) -> bytes:
+        """Compress a whole message; the result goes into frames, the first of which has RSV1 set (section 7.2.1).
+
+        Raises LocalProtocolError where ``can_compress`` is False.
+        """
+        if not self.can_compress:
+            raise LocalProtocolError("a window of 8 bits was agreed for this side, which zlib cannot compress with")
+        if not payload:
+            return EMPTY_BLOCK[:1]  # Section 7.2.3.6; the window is left as it is.
+        compressor = self._compressor
+        if compressor is None:
+            compressor = zlib.compressobj(self.level, zlib.DEFLATED, -self.compress_window_bits, self.memory_level)
+        self._compressor = None if self.compress_no_context_takeover else compressor
+        return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
+
+    def decompress(self, payload: bytes | bytearray | memoryview, *, final: bool, max_size: int) -> bytes:
+        """Decompress one fragment of a message; ``final`` says that it is the last (section 7.2.2).
+
+        Gives at most ``max_size`` bytes. Raises RemoteProtocolError, with code 1009 as soon as there would be more
+        (no more than one byte over the limit is inflated), with code 1007 where the data is not DEFLATE or, as far as
+        it can be told, ends in the middle of a block. The codec must not be used after that.
+        """
+        if max_size < 0:
+            raise ValueError(f"max_size is {max_size!r}, accepted is 0 or more")
+        decompressor = self._get_decompressor()
+        try:
+            # One byte more than is allowed tells whether there is more, and is never 0, which zlib takes for "without
+            # limit". While zlib gives less than that, it has taken in the whole payload.
+            output = decompressor.decompress(payload, min(max_size, sys.maxsize - 1) + 1)
+            if len(output) > max_size:
+                raise _too_big(max_size)
+            if payload:
+                self._ended = False
+            if decompressor.eof:
+                output = self._go_on(decompressor, output, max_size)
+            elif not final:
+                self._remember(output)
+            if final:
+                self._finish()
+        except zlib.error as error:
+            raise RemoteProtocolError(f"compressed data does not decode: {error}", 1007) from error
+        return output
+
+    def _get_decompressor(self) -> zlib._Decompress:
+        if self._decompressor is None:
+            window = self._recent[-(1 << self.decompress_window_bits) :]
+            self._decompressor = zlib.decompressobj(-self.decompress_window_bits, zdict=window)
+        return self._decompressor
+
+    def _remember(self, output: bytes) -> None:
+        """Keep the last window of the message, and cut off what is older so seldom that it costs linear time."""
+        window = 1 << self.decompress_window_bits
+        self._recent += output[-window:]
+        if len(self._recent) > 2 * window:
+            del self._recent[:-window]
+
+    def _go_on(self, decompressor: zlib._Decompress, output: bytes, max_size: int) -> bytes:
+        """Decompress what stands behind a block with BFINAL=1 (section 7.2.3.4).
+
+        zlib takes such a block for the end of all. For a message it is not: the next block begins at the next byte, and
+        may refer back to what came before.
+        """
+        rest = memoryview(decompressor.unused_data)
+        message = bytearray(output)
+        self._remember(output)
+        self._decompressor = None
+        self._ended = True
+        position = 0
+        while position < len(rest):
+            decompressor = self._get_decompressor()
+            part = rest[position : position + MEMBER_SLICE]
+            output = decompressor.decompress(part, max_size - len(message) + 1)
+            message += output
+            if len(message) > max_size:
+                raise _too_big(max_size)
+            self._remember(output)
+            position += len(part)
+            self._ended = decompressor.eof
+            if decompressor.eof:
+                position -= len(decompressor.unused_data)
+                self._decompressor = None
+        return bytes(message)
+
+    def _finish(self) -> None:
+        """End the message: give zlib the tail, and see that the blocks are complete.
+
+        Behind complete blocks the tail gives no data, and neither does one more empty block, which leaves the window
+        as it was. Behind a torn block both are taken for its missing part, and give data or an error, nearly always.
+        A message that ends with BFINAL=1 ought to have a byte 00 behind it (section 7.2.3.4), but its end is certain
+        without it.
+        """
+        decompressor = self._get_decompressor()  # A new one still gets the window of this message.
+        if not self._ended and decompressor.decompress(TAIL + EMPTY_BLOCK, 1):
+            raise RemoteProtocolError("compressed message ends in the middle of a block", 1007)
+        self._ended = False
+        self._recent.clear()
+        if self.decompress_no_context_takeover:
+            self._decompressor = None
+
+
+def _too_big(max_size: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"compressed message gives more than the {max_size} bytes that are left for it", 1009)

@@ -1,0 +1,138 @@
+"""Frames of RFC 6455, section 5, as plain functions over a tuple; usable alone.
+
+This is also the one place that chooses the codec. The twins have the same names and pass the same tests.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import NamedTuple
+
+from ..errors import RemoteProtocolError
+from ._codec import Decoder, Item, apply_mask, encode
+
+__all__ = [
+    "Close",
+    "Decoder",
+    "Frame",
+    "Item",
+    "Opcode",
+    "apply_mask",
+    "build_frame",
+    "codec",
+    "encode",
+    "masking_key",
+    "parse_frame",
+]
+
+codec: str = "pure Python"
+"""Which twin serves: how the bytes of frames are read and written."""
+
+
+class Opcode(IntEnum):
+    """What a frame is (RFC 6455, section 5.2)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class Frame(NamedTuple):
+    """A frame, its payload unmasked. ``opcode`` is an :class:`Opcode` where the RFC has a name for it."""
+
+    fin: bool
+    rsv1: bool
+    rsv2: bool
+    rsv3: bool
+    opcode: int
+    payload: bytes
+
+    @classmethod
+    def from_head(cls, head: int, payload: bytes) -> Frame:
+        """The frame whose first byte on the wire is ``head``."""
+        opcode = head & 0x0F
+        return cls(
+            bool(head & 0x80),
+            bool(head & 0x40),
+            bool(head & 0x20),
+            bool(head & 0x10),
+            Opcode(opcode) if opcode in _NAMED else opcode,
+            payload,
+        )
+
+
+_NAMED = frozenset(Opcode)
+
+
+class Close(NamedTuple):
+    """How a connection ended: a close code (RFC 6455, section 7.4) and a reason.
+
+    The codes 1005 (the peer gave none) and 1006 (the connection was lost) never travel; they only stand here.
+    """
+
+    code: int
+    reason: str = ""
+
+
+def masking_key() -> bytes:
+    """Four bytes that nobody can predict, fresh for each frame (RFC 6455, section 10.3)."""
+    return os.urandom(4)
+
+
+def build_frame(
+    fin: bool | int,
+    rsv1: bool | int,
+    rsv2: bool | int,
+    rsv3: bool | int,
+    op: int,
+    payload: bytes | bytearray | memoryview,
+    *,
+    masked: bool = False,
+) -> bytes:
+    """The bytes of one frame, with any bits and any opcode of 0 to 15; ``masked`` gives it a fresh masking key.
+
+    >>> build_frame(1, 0, 0, 0, 1, b"Hello")
+    b'\\x81\\x05Hello'
+    """
+    if not isinstance(op, int) or not 0 <= op <= 0x0F:
+        raise ValueError(f"the opcode of a frame is an integer from 0 to 15, not {op!r}")
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the payload of a frame is bytes, not {type(payload).__name__}")
+    head = bool(fin) << 7 | bool(rsv1) << 6 | bool(rsv2) << 5 | bool(rsv3) << 4 | op
+    return encode(head, bytes(payload), masking_key() if masked else None)
+
+
+def parse_frame(buffer: bytearray, max_size: int | None = None) -> Frame | None:
+    """Remove the first frame from ``buffer`` and return it; None, and nothing removed, while it is incomplete.
+
+    Masked or not, whatever its bits and opcode: this reads any frame. The rules of the protocol are
+    :class:`~trio_pyjo_ws.wire.protocol.Protocol`'s. Raises :class:`RemoteProtocolError` with code 1009 as soon as the
+    header announces more than ``max_size`` bytes of payload.
+    """
+    if not isinstance(buffer, bytearray):
+        raise TypeError(f"parse_frame() removes the frame from a bytearray; it cannot from {type(buffer).__name__}")
+    if len(buffer) < 2:
+        return None
+    length = buffer[1] & 0x7F
+    start = 2
+    if length > 125:
+        start += 2 if length == 126 else 8
+        if len(buffer) < start:
+            return None
+        length = int.from_bytes(buffer[2:start], "big")
+    if max_size is not None and length > max_size:
+        raise RemoteProtocolError(f"a frame of {length} bytes, over the limit of {max_size}", 1009)
+    key = None
+    if buffer[1] & 0x80:
+        key = bytes(buffer[start : start + 4])
+        start += 4
+    if len(buffer) < start + length:
+        return None
+    payload = bytes(buffer[start : start + length])
+    frame = Frame.from_head(buffer[0], payload if key is None else bytes(apply_mask(payload, key)))
+    del buffer[: start + length]
+    return frame

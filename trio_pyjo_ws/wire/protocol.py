@@ -1,0 +1,531 @@
+"""One role-blind state machine: bytes in; messages, events and bytes out. No input or output happens here.
+
+Who began a connection matters in three places only: who masks, who compresses with which window (both settled when
+the connection is established), and who sends which half of the opening handshake (the handshake object given). All
+the rest is the table below.
+
+A session, without a network::
+
+    client = Protocol("client", handshake=ClientHandshake("ws://example.org/chat"))
+    server = Protocol("server", handshake=ServerHandshake())
+    server.server_read(client.client_write())       # [Request]
+    server.accept()
+    client.client_read(server.server_write())       # [Agreement]
+    client.send_message("Hello")
+    server.server_read(client.client_write())       # ["Hello"]
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import typing
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple, Union
+
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .deflate import PerMessageDeflate
+from .frames import Close, Decoder, Frame, Opcode, encode, masking_key
+
+if TYPE_CHECKING:
+    from .deflate import Deflate
+    from .negotiate import Request, Response
+
+__all__ = [
+    "MAX_EMPTY_FRAGMENTS",
+    "MAX_WEBSOCKET_SIZE",
+    "Agreement",
+    "Event",
+    "Pong",
+    "Protocol",
+    "Signal",
+    "State",
+    "check_close",
+    "default_max_websocket_size",
+]
+
+MAX_WEBSOCKET_SIZE = 262_144
+"""The default bound on a message in bytes, before and after inflation: the seed's and Mojolicious'."""
+
+MAX_EMPTY_FRAGMENTS = 1024
+"""How many fragments of one message may be empty. Those with a payload are bounded by the message's size."""
+
+MAX_REASON = 123
+"""Bytes of a close reason: a control frame's 125 less two for the code (RFC 6455, section 5.5)."""
+
+_UNLIMITED = sys.maxsize
+
+
+class State(Enum):
+    """Where a connection stands (RFC 6455, section 4.1 and section 7.1)."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSING = "closing"  # this side sent Close, the peer's is awaited
+    CLOSED = "closed"  # Close went both ways; the end of the stream is awaited
+    FAILED = "failed"  # the peer broke a rule and was told so; what it still sends is ignored
+    ENDED = "ended"  # the stream is over
+
+
+class Signal(Enum):
+    """What moves a connection from one state to the next."""
+
+    ESTABLISHED = "the opening handshake succeeded"
+    CLOSE_SENT = "Close sent"
+    CLOSE_RECEIVED = "Close received"
+    BREACH = "the peer broke a rule"
+    END = "end of stream"
+
+
+TRANSITIONS: dict[State, dict[Signal, State]] = {
+    State.CONNECTING: {Signal.ESTABLISHED: State.OPEN, Signal.END: State.ENDED},
+    State.OPEN: {
+        Signal.CLOSE_SENT: State.CLOSING,
+        Signal.CLOSE_RECEIVED: State.CLOSED,
+        Signal.BREACH: State.FAILED,
+        Signal.END: State.ENDED,
+    },
+    State.CLOSING: {
+        Signal.CLOSE_RECEIVED: State.CLOSED,
+        Signal.BREACH: State.FAILED,
+        Signal.END: State.ENDED,
+    },
+    State.CLOSED: {Signal.END: State.ENDED},
+    State.FAILED: {Signal.END: State.ENDED},
+    State.ENDED: {Signal.END: State.ENDED},
+}
+
+_READS = frozenset({State.OPEN, State.CLOSING})
+
+
+class Agreement(NamedTuple):
+    """What the opening handshake settled: the subprotocol and, where compression was agreed, its codec."""
+
+    subprotocol: str | None = None
+    deflate: PerMessageDeflate | None = None
+
+
+class Pong(NamedTuple):
+    """A pong has come (RFC 6455, section 5.5.3)."""
+
+    payload: bytes
+
+
+# Evaluated at run time, where `X | Y` of these needs Python 3.10's types only for classes.
+Event = Union[str, bytes, Frame, Pong, Close, RemoteProtocolError, Agreement, "Request"]
+"""What :meth:`Protocol.client_read` and :meth:`Protocol.server_read` give. ``RemoteProtocolError`` stands for the
+breach that ended the connection; the Close frame that answers it is waiting to be written."""
+
+
+if TYPE_CHECKING:
+
+    class Handshake(typing.Protocol):
+        """What the state machine needs of either half of an opening handshake; see :mod:`.http1`."""
+
+        rest: bytes
+        request: Request | None
+        response: Response | None
+
+        def read(self, data: bytes) -> Agreement | Request | None: ...
+        def read_eof(self) -> None: ...
+        def write(self) -> bytes: ...
+
+    class ServerSide(Handshake, typing.Protocol):
+        def accept(
+            self,
+            *,
+            subprotocol: str | None = ...,
+            deflate: Deflate | None = ...,
+            headers: typing.Any = ...,
+        ) -> Agreement: ...
+        def refuse(self, response: Response) -> None: ...
+
+
+def default_max_websocket_size() -> int:
+    """The value of the environment variable ``PYJO_MAX_WEBSOCKET_SIZE``, or 262,144 bytes."""
+    text = os.environ.get("PYJO_MAX_WEBSOCKET_SIZE", "")
+    if not text:
+        return MAX_WEBSOCKET_SIZE
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"PYJO_MAX_WEBSOCKET_SIZE is a number of bytes, not {text[:60]!r}")
+    return int(text)
+
+
+def check_close(code: int | None, reason: str | None) -> bytes:
+    """The payload of a Close frame; ValueError where the RFC does not let this side send it.
+
+    Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
+    """
+    if code is None:
+        if reason:
+            raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
+        return b""
+    if not isinstance(code, int) or not _may_travel(code):
+        raise ValueError(f"a close code is 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
+    encoded = (reason or "").encode()
+    if len(encoded) > MAX_REASON:
+        raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
+    return code.to_bytes(2, "big") + encoded
+
+
+def _may_travel(code: int) -> bool:
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+class Protocol:
+    """One side of a WebSocket connection, from the opening handshake to the end of the stream.
+
+    ``role`` is ``"client"`` or ``"server"``. Without a ``handshake`` the connection is established from the start,
+    with ``agreement``. What is to be sent collects in ``outgoing``, a list of byte strings of ``outgoing_size`` bytes
+    in all; ``client_write()``/``server_write()`` take it.
+    """
+
+    def __init__(
+        self,
+        role: Literal["client", "server"],
+        *,
+        handshake: Handshake | None = None,
+        agreement: Agreement | None = None,
+        max_websocket_size: int | None = None,
+        max_empty_fragments: int = MAX_EMPTY_FRAGMENTS,
+    ) -> None:
+        if role not in ("client", "server"):
+            raise ValueError(f"the role is 'client' or 'server', not {role!r}")
+        self.role = role
+        self.handshake = handshake
+        self.agreement: Agreement | None = None
+        self.state = State.CONNECTING
+        self.masked = role == "client"
+        self.compressed = False
+        self.close: Close | None = None
+        """How the connection ended, once it has: the peer's code and reason, or why this side failed it."""
+        self.plain = True
+        """Whether the last read gave whole messages only."""
+        self.pings_owed = 0
+        """Pongs that are waiting in ``outgoing``."""
+        self.outgoing: list[bytes] = []
+        self.outgoing_size = 0
+        self._max_empty_fragments = max_empty_fragments
+        size = default_max_websocket_size() if max_websocket_size is None else max_websocket_size
+        # Before the handshake has ended the decoder only holds the options that may be set on it.
+        self._decoder = Decoder(role == "server", size)
+        # The message that is being received in fragments, or whole but compressed:
+        self._opcode = 0
+        self._inflating = False
+        self._message = bytearray()
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self._empty_fragments = 0
+        if handshake is None:
+            self._establish(agreement or Agreement(), b"")
+        else:
+            self._queue(handshake.write())
+
+    @property
+    def max_websocket_size(self) -> int:
+        """The largest message that is accepted, in bytes, before and after inflation."""
+        return self._decoder.max_size
+
+    @max_websocket_size.setter
+    def max_websocket_size(self, size: int) -> None:
+        self._decoder.max_size = size
+
+    @property
+    def watch_frames(self) -> bool:
+        """Whether every frame is given as an event of its own, before what it means."""
+        return not self._decoder.straight
+
+    @watch_frames.setter
+    def watch_frames(self, watch: bool) -> None:
+        self._decoder.straight = not watch
+
+    @property
+    def pending(self) -> bool:
+        """Whether a limit ended the last read: there may be more events without more data."""
+        return self._decoder.pending and self.state in _READS
+
+    def __repr__(self) -> str:
+        return f"<Protocol {self.role} {self.state.value}>"
+
+    # Reading
+
+    def client_read(
+        self, data: bytes = b"", *, max_messages: int = _UNLIMITED, max_bytes: int = _UNLIMITED
+    ) -> list[Event]:
+        """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
+
+        Stops after ``max_messages`` messages and control frames, or when compressed messages have inflated to
+        ``max_bytes``; ``pending`` tells that there is more, to be had by ``client_read()``. Raises
+        :class:`HandshakeError` where the opening handshake fails; nothing else.
+        """
+        if self.state in _READS:
+            if self.agreement.deflate is None:  # type: ignore[union-attr]  # there is one in these states
+                items = self._decoder.decode(data, max_messages)
+                self.plain = self._decoder.plain
+                return items if self.plain else self._interpret(items)  # type: ignore[return-value]
+            return self._read_stepwise(data, max_messages, max_bytes)
+        if self.state is State.CONNECTING:
+            return self._read_handshake(data)
+        return []  # What follows a Close, or a breach, is ignored (section 1.4 and section 7.1.7).
+
+    server_read = client_read
+
+    def _read_stepwise(self, data: bytes, max_messages: int, max_bytes: int) -> list[Event]:
+        # A few bytes can inflate to a whole message, so that a chunk full of them would be large beyond any bound.
+        events: list[Event] = []
+        size = 0
+        self.plain = True
+        while True:
+            items = self._decoder.decode(data, 1)
+            found = items if self._decoder.plain else self._interpret(items)
+            self.plain = self.plain and self._decoder.plain
+            events += found  # type: ignore[arg-type]
+            size += sum(len(message) for message in found if isinstance(message, (str, bytes)))
+            if not self.pending or len(events) >= max_messages or size >= max_bytes:
+                return events
+            data = b""
+
+    def _read_handshake(self, data: bytes) -> list[Event]:
+        handshake = self.handshake
+        assert handshake is not None
+        try:
+            found = handshake.read(data)
+        finally:
+            self._queue(handshake.write())
+        if found is None:
+            return []
+        if isinstance(found, Agreement):
+            self._establish(found, handshake.rest)
+        return [found]
+
+    def accept(
+        self, *, subprotocol: str | None = None, deflate: Deflate | None = None, headers: typing.Any = ()
+    ) -> Agreement:
+        """On the server: agree to the opening handshake that a :class:`Request` began.
+
+        Compresses where ``deflate`` is given and the client offers it. Raises :class:`HandshakeError` where the
+        request is no valid opening handshake; the response that says so is waiting to be written.
+        """
+        handshake = typing.cast("ServerSide", self.handshake)
+        try:
+            agreement = handshake.accept(subprotocol=subprotocol, deflate=deflate, headers=headers)
+        finally:
+            self._queue(handshake.write())
+        self._establish(agreement, handshake.rest)
+        return agreement
+
+    def refuse(self, response: Response) -> None:
+        """On the server: answer the opening handshake with ``response`` instead; the connection is over with that."""
+        handshake = typing.cast("ServerSide", self.handshake)
+        handshake.refuse(response)
+        self._queue(handshake.write())
+
+    def read_eof(self) -> None:
+        """The peer's stream has ended. Without a Close before, the code is 1006 (section 7.1.5).
+
+        Raises :class:`HandshakeError` where the opening handshake was not over.
+        """
+        connecting = self.state is State.CONNECTING
+        self.end()
+        if connecting and self.handshake is not None:
+            self.handshake.read_eof()
+
+    def end(self) -> None:
+        """The stream is over, whichever side ended it. Without a Close received, the code is 1006 (section 7.1.5)."""
+        self._move(Signal.END)
+        if self.close is None:
+            self.close = Close(1006, "the connection was lost without a closing handshake")
+
+    client_close = server_close = read_eof
+
+    def _establish(self, agreement: Agreement, rest: bytes) -> None:
+        self._move(Signal.ESTABLISHED)
+        self.agreement = agreement
+        if agreement.deflate is not None:
+            self._decoder.compression = True
+            self.compressed = agreement.deflate.can_compress
+        if rest:
+            # Frames may come right behind the handshake. They are kept, not read: on a server, the handler that
+            # wants them does not run yet.
+            self._decoder.decode(rest, 0)
+
+    def _interpret(self, items: list[typing.Any]) -> list[Event]:
+        """What the frames mean that are not whole messages already."""
+        events: list[Event] = []
+        watch = self.watch_frames
+        for item in items:
+            if item.__class__ is not tuple:
+                if isinstance(item, RemoteProtocolError):
+                    self._fail(item, events)
+                    break
+                events.append(item)
+                continue
+            head, payload = item
+            if watch:
+                events.append(Frame.from_head(head, payload))
+            try:
+                if head & 0x08:
+                    self._control_frame(head & 0x0F, payload, events)
+                else:
+                    self._data_frame(head, payload, events)
+            except RemoteProtocolError as exc:
+                self._fail(exc, events)
+            if self.state not in _READS:
+                break  # Section 5.5.1: nothing that comes behind a Close is looked at.
+        return events
+
+    def _control_frame(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        if opcode == Opcode.PING:
+            if self.state is State.OPEN:
+                self.pings_owed += 1
+                self._send_frame(0x80 | Opcode.PONG, payload)
+        elif opcode == Opcode.PONG:
+            events.append(Pong(payload))
+        else:
+            self.close = close = _parse_close(payload)
+            events.append(close)
+            if self.state is State.OPEN:
+                # Section 5.5.1: an endpoint that receives Close answers with one, typically with the same code.
+                self._send_frame(0x80 | Opcode.CLOSE, payload[:2])
+            self._move(Signal.CLOSE_RECEIVED)
+
+    def _data_frame(self, head: int, payload: bytes, events: list[Event]) -> None:
+        fin = bool(head & 0x80)
+        if head & 0x0F:
+            self._opcode = head & 0x0F
+            self._inflating = bool(head & 0x40)
+            self._empty_fragments = 0
+            if self._inflating and self._opcode == Opcode.TEXT:
+                self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        if not fin and not payload:
+            self._empty_fragments += 1
+            if self._empty_fragments > self._max_empty_fragments:
+                raise RemoteProtocolError(f"a message with over {self._max_empty_fragments} empty fragments", 1008)
+        if self._inflating:
+            payload = self._inflate(payload, fin)
+        if not fin:
+            self._message += payload
+            return
+        whole: bytes | bytearray = payload
+        if self._message:
+            whole = self._message
+            whole += payload
+            self._message = bytearray()
+        self._utf8 = None
+        # That it is UTF-8 was seen piece by piece: by the decoder, or in _inflate().
+        events.append(str(whole, "utf-8") if self._opcode == Opcode.TEXT else bytes(whole))
+
+    def _inflate(self, payload: bytes, fin: bool) -> bytes:
+        assert self.agreement is not None
+        assert self.agreement.deflate is not None
+        room = self.max_websocket_size - len(self._message)
+        payload = self.agreement.deflate.decompress(payload, final=fin, max_size=room)
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(payload, fin)
+            except UnicodeDecodeError:
+                raise RemoteProtocolError("text that is not UTF-8", 1007) from None
+        return payload
+
+    def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> None:
+        """Section 7.1.7: tell the peer what it did, then listen no more."""
+        events.append(exc)
+        self.fail(exc.code, str(exc))
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection: send Close with ``code`` where none was sent, and ignore what still comes."""
+        reason = reason.encode()[:MAX_REASON].decode("utf-8", "ignore")
+        self.close = Close(code, reason)
+        if self.state is State.OPEN:
+            self._send_frame(0x80 | Opcode.CLOSE, check_close(code, reason))
+        self._move(Signal.BREACH)
+
+    # Writing
+
+    def client_write(self) -> bytes:
+        """Take all that is to be sent."""
+        data = b"".join(self.outgoing)
+        self.taken()
+        return data
+
+    server_write = client_write
+
+    def taken(self) -> None:
+        """All of ``outgoing`` has been taken away by the caller."""
+        self.outgoing.clear()
+        self.outgoing_size = 0
+        self.pings_owed = 0
+
+    def send_message(self, message: str | bytes) -> None:
+        """Send a whole message: ``str`` as text, ``bytes`` as binary, compressed where that was agreed.
+
+        Raises :class:`LocalProtocolError` unless the connection is open, and UnicodeEncodeError for a lone surrogate.
+        """
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
+        self._queue(self.encode_message(message))
+
+    def encode_message(self, message: str | bytes) -> bytes:
+        """The bytes of the frame of a message, whatever the state."""
+        if message.__class__ is str:
+            head = 0x81
+            payload = message.encode()  # type: ignore[union-attr]
+        else:
+            head = 0x82
+            payload = message  # type: ignore[assignment]
+        if self.compressed:
+            assert self.agreement is not None
+            assert self.agreement.deflate is not None
+            payload = self.agreement.deflate.compress(payload)
+            head |= 0x40
+        return encode(head, payload, masking_key() if self.masked else None)
+
+    def send_frame(self, frame: Frame) -> None:
+        """Send a frame as it is. Raises :class:`LocalProtocolError` unless the connection is open.
+
+        The seed lets its callers send any frame, a broken one too, and so does this: it is how fragmented messages and
+        the frames of extensions are sent, and how other implementations are tested.
+        """
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"a frame cannot be sent: the connection is {self.state.value}")
+        head = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
+        self._send_frame(head, frame.payload)
+        if frame.opcode == Opcode.CLOSE:
+            self._move(Signal.CLOSE_SENT)
+
+    def send_close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Begin the closing handshake (section 7.1.2). ValueError where ``code`` or ``reason`` may not be sent."""
+        payload = check_close(code, reason)
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"Close cannot be sent: the connection is {self.state.value}")
+        self._send_frame(0x80 | Opcode.CLOSE, payload)
+        self._move(Signal.CLOSE_SENT)
+
+    def _send_frame(self, head: int, payload: bytes) -> None:
+        self._queue(encode(head, payload, masking_key() if self.masked else None))
+
+    def _queue(self, data: bytes) -> None:
+        if data:
+            self.outgoing.append(data)
+            self.outgoing_size += len(data)
+
+    def _move(self, signal: Signal) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][signal]
+        except KeyError:
+            raise LocalProtocolError(f"{signal.value}: not possible while {self.state.value}") from None
+
+
+def _parse_close(payload: bytes) -> Close:
+    """RFC 6455, sections 5.5.1 and 7.4."""
+    if not payload:
+        return Close(1005)
+    if len(payload) == 1:
+        raise RemoteProtocolError("a Close frame whose code has one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not _may_travel(code):
+        raise RemoteProtocolError(f"the close code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("a close reason that is not UTF-8", 1007) from None
