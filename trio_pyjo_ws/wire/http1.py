@@ -466,11 +466,13 @@ class ServerHandshake:
     def refuse(self, response: Response) -> None:
         """Queue a response that ends the connection; the handshake frames its body and says Connection: close.
 
-        1xx raises ValueError, and so does what HTTP/1.1 cannot carry.
+        May be called before there is a request, by a server that cannot wait for it. 1xx raises ValueError, and so does
+        what HTTP/1.1 cannot carry.
         """
         if response.status < 200:
             raise ValueError(f"status is {response.status}, accepted is 200 to 599")
-        self._unanswered()
+        if self.response is not None:
+            raise LocalProtocolError("answered already")
         self._queue(response)
 
     def write(self) -> bytes:
@@ -480,7 +482,7 @@ class ServerHandshake:
 
     def _unanswered(self) -> Request:
         if self.request is None or self.response is not None:
-            raise LocalProtocolError("there is no request to answer" if self.request is None else "answered already")
+            raise LocalProtocolError("there is no request to accept" if self.request is None else "answered already")
         return self.request
 
     def _fail(self, error: HandshakeError) -> NoReturn:
