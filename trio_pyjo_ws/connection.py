@@ -142,23 +142,12 @@ class Connection:
 
     # Reading
 
-    async def _fill(self) -> None:
-        """Wait for a message in the inbox. Raises what tells that there will be none."""
-        self._receiving = True
-        try:
-            while not self._inbox:
-                if self._protocol.outgoing:
-                    self._flush_or_write()
-                if self._protocol.state is not State.OPEN and not self._events and not self._emitter.blocked:
-                    raise self._end_of_messages()
-                if self._reading:
-                    await self._read_lot.park()
-                else:
-                    await self._advance()
-        finally:
-            self._receiving = False
-            if not self._inbox:
-                self._attend()
+    def _prepare_to_wait(self) -> None:
+        """The inbox is empty: uncork. Raises what tells that there will be no message any more."""
+        if self._protocol.outgoing:
+            self._flush_or_write()
+        if self._protocol.state is not State.OPEN and not self._events and not self._emitter.blocked:
+            raise self._end_of_messages()
 
     async def _advance(self) -> None:
         """One step of the reading role: deliver what is held up, or read."""
@@ -178,11 +167,12 @@ class Connection:
                 if self._stalled:
                     self._stalled = False
                     self._reading_since = trio.current_time()
-                data = self._transport.try_receive()
-                if data is None:
-                    data = await self._transport.receive()
+                transport = self._transport
+                if not transport.ready:
+                    await transport.wait_receive()
                     self._housekeeper.turn_started = perf_counter()
-                if not data:
+                data = transport.try_receive()
+                if data == b"":
                     self._end()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end()
@@ -328,7 +318,7 @@ class Connection:
             return False
         if not self._protocol.outgoing:
             return True
-        data = self._take_outgoing()
+        data = self._protocol.take()
         try:
             sent = self._transport.try_send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -351,13 +341,6 @@ class Connection:
             self._start_soon(self._write_in_background, "writer")
         return False
 
-    def _take_outgoing(self) -> bytes:
-        protocol = self._protocol
-        outgoing = protocol.outgoing
-        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
-        protocol.taken()
-        return data
-
     def _cork(self) -> None:
         """Let more frames collect, for this turn of the scheduler at the most."""
         if not self._corked:
@@ -374,7 +357,7 @@ class Connection:
 
     async def _write_some(self) -> None:
         self._writing = True
-        data = self._unsent or self._take_outgoing()
+        data = self._unsent or self._protocol.take()
         self._unsent = data
         try:
             sent = await self._transport.send_some(data)
@@ -494,7 +477,7 @@ class Connection:
                 self._housekeeper.cancel(deadline)
         self._transport.close()
         self._unsent = b""
-        self._protocol.taken()
+        self._protocol.take()
         self._drain_callbacks.clear()
         for ping in self._pings.values():
             ping.answered.set()

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from .connection import CORK_SIZE, TURN, Connection
 from .wire import frames, negotiate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Transaction", "TransactionStatistics"]
 
 _MISSING: Any = object()
+_MESSAGE_TYPES = frozenset({str, bytes})
 _numbers = itertools.count(1)
 
 SentCallback = Callable[["Transaction"], object]
@@ -115,14 +117,25 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         A checkpoint: checks for cancellation always, yields when it waits or when the task has not yielded for a
         millisecond. Cancelling it loses no message.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this connection already")
+        await checkpoint_if_cancelled()
         inbox = self._inbox
         if inbox and perf_counter() - self._housekeeper.turn_started > TURN:
             await self._yield()
         if not inbox:
-            await self._fill()
+            self._receiving = True
+            try:
+                while not inbox:
+                    self._prepare_to_wait()
+                    if self._reading:
+                        await self._read_lot.park()
+                    else:
+                        await self._advance()
+            finally:
+                self._receiving = False
+                if not self._attended:
+                    self._attend()
         message = inbox.popleft()
         self._active = True
         if not self._attended:
@@ -180,19 +193,18 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
         A checkpoint, as :meth:`receive` is. Cancelled, it has queued the whole frame or nothing of it.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if second is _MISSING and not forms and (first.__class__ is str or first.__class__ is bytes):
-            payload = first
-            callback = None
+        await checkpoint_if_cancelled()
+        if first.__class__ in _MESSAGE_TYPES and second is _MISSING and not forms:
+            payload, callback = first, None  # the usual form
         else:
             payload, callback = _compose(first, second, **forms)
-        protocol = self._protocol
-        while self._queued() >= self._settings.write_limit and protocol.state is State.OPEN:
-            self._flush_or_write()
-            await self._wait_written(self._sent + 1)
+        if self._unsent:
+            while self._queued() >= self._settings.write_limit and self._protocol.state is State.OPEN:
+                await self._wait_written(self._sent + 1)
         self._queue(payload, callback)
-        if self._inbox and not self._unsent and protocol.outgoing_size < CORK_SIZE:
-            self._cork()
+        if self._inbox and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
+            if not self._corked:
+                self._cork()
         elif not self._flush():
             await self._wait_written(self._sent + self._queued())
             return
@@ -238,13 +250,13 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         protocol = self._protocol
         if protocol.state is not State.OPEN:
             raise self._closed_error()
-        if payload.__class__ is Frame:
+        if payload.__class__ is not Frame:
+            protocol.send_message(payload)  # type: ignore[arg-type]
+        else:
             protocol.send_frame(payload)  # type: ignore[arg-type]
             if protocol.state is not State.OPEN:
                 self._closed_here = True
                 self._advance_closing()
-        else:
-            protocol.send_message(payload)  # type: ignore[arg-type]
         if callback is not None:
             self._drain_callbacks.append((self._sent + self._queued(), self._bind(callback)))
             self._write_watched = True
@@ -273,7 +285,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         Raises what :meth:`send` raises when the connection ends first. A checkpoint; cancelled, the ping may have been
         sent, and its pong is ignored.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if payload is None:
             payload = token_bytes(4)
         if not isinstance(payload, bytes):

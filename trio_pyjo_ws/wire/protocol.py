@@ -442,19 +442,16 @@ class Protocol:
 
     # Writing
 
-    def client_write(self) -> bytes:
+    def take(self) -> bytes:
         """Take all that is to be sent."""
-        data = b"".join(self.outgoing)
-        self.taken()
-        return data
-
-    server_write = client_write
-
-    def taken(self) -> None:
-        """All of ``outgoing`` has been taken away by the caller."""
-        self.outgoing.clear()
+        outgoing = self.outgoing
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        outgoing.clear()
         self.outgoing_size = 0
         self.pings_owed = 0
+        return data
+
+    client_write = server_write = take
 
     def send_message(self, message: str | bytes) -> None:
         """Send a whole message: ``str`` as text, ``bytes`` as binary, compressed where that was agreed.
@@ -463,7 +460,9 @@ class Protocol:
         """
         if self.state is not State.OPEN:
             raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
-        self._queue(self.encode_message(message))
+        data = self.encode_message(message)
+        self.outgoing.append(data)
+        self.outgoing_size += len(data)
 
     def encode_message(self, message: str | bytes) -> bytes:
         """The bytes of the frame of a message, whatever the state."""

@@ -1,0 +1,7 @@
+"""``python -m trio_pyjo_ws``: the programs of :mod:`trio_pyjo_ws.cli`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

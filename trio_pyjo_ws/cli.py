@@ -1,0 +1,159 @@
+"""The command line: ``python -m trio_pyjo_ws demo`` shows a client and a server talk, frame by frame."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from . import Transaction, codec, open_websocket, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from . import Frame
+
+__all__ = ["main"]
+
+MEBIBYTE = 2**20
+
+DEMO_TIMEOUT = 30
+"""Seconds after which a demo that hangs gives up. It takes less than one."""
+
+MAX_SHOWN = 40
+"""Characters of a payload or message that are shown."""
+
+INTRODUCTION = """\
+A client and a server talk over TCP, in one process. Each line tells who does what.
+Every frame is shown by the side that receives it: FIN=0 says that the message goes on in the next frame,
+RSV1=1 that it is compressed, and the number of bytes is that of the payload as it travels.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program that ``argv`` (else the command line) asks for, and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m trio_pyjo_ws", description="WebSocket for trio.")
+    programs = parser.add_subparsers(title="programs", metavar="PROGRAM", required=True)
+    program = programs.add_parser("demo", help="a client and a server talk over TCP; their frames are shown")
+    program.set_defaults(run=demo)
+    arguments = parser.parse_args(argv)
+    try:
+        trio.run(arguments.run)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the program
+        print(f"{parser.prog}: {_describe(exc)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _describe(exc: BaseException) -> str:
+    """What went wrong, in one line. Of a group, which a nursery makes even of a single exception, the first."""
+    while isinstance(exceptions := getattr(exc, "exceptions", None), tuple):
+        exc = exceptions[0]
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+async def demo() -> None:
+    """Start a server, connect a client to it, and have them do everything once."""
+    with trio.fail_after(DEMO_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            print(INTRODUCTION)
+            options = {"compression": True, "max_websocket_size": 2 * MEBIBYTE}
+            server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", **options))
+            _tell("server", "listens", server.url)
+            async with open_websocket(server.url, **options) as ws:
+                await talk(ws)
+            await server.aclose()
+            _tell("server", "stopped", "")
+
+
+async def echo(ws: Transaction) -> None:
+    """The server: send every message back."""
+    _watch("server", ws)
+    async for message in ws:
+        _tell("server", "received", _show(message))
+        await ws.send(message)
+
+
+async def talk(ws: Transaction) -> None:
+    """The client."""
+    assert ws.res is not None
+    _watch("client", ws)
+    _tell("client", "connected", f"{ws.res.status} {ws.res.reason}")
+    _tell("client", "agreed on", ws.res.headers["Sec-WebSocket-Extensions"])
+    _tell("both", "use", f"the {codec} codec")
+
+    _step("Text", 'await ws.send("Hello World!")')
+    await ws.send("Hello World!")
+    _check(await ws.receive(), "Hello World!")
+
+    _step("Binary", r'await ws.send(b"\x00\x01\x02\x03")')
+    await ws.send(b"\x00\x01\x02\x03")
+    _check(await ws.receive(), b"\x00\x01\x02\x03")
+
+    _step("JSON, and a channel that decodes it", 'await ws.send(json={"test": [1, 2, 3]})')
+    async with ws.open_channel("json") as objects:
+        await ws.send(json={"test": [1, 2, 3]})
+        _check(await objects.receive(), {"test": [1, 2, 3]})
+
+    _step("One message in two frames, sent as they are", 'await ws.send(frame=[0, 0, 0, 0, 1, b"Hello "])')
+    print('   await ws.send(frame=[1, 0, 0, 0, 0, b"World!"])')
+    await ws.send(frame=[0, 0, 0, 0, 1, b"Hello "])
+    await ws.send(frame=[1, 0, 0, 0, 0, b"World!"])
+    _check(await ws.receive(), "Hello World!")
+
+    _step("1 MiB of text, and a callback once it is written", "await ws.send(text, cb=drained)")
+    text = "".join(f"{number:07} bottles\n" for number in range(MEBIBYTE // 16))
+    await ws.send(text, cb=lambda _: _tell("client", "drained", "all is handed to the kernel"))
+    _check(await ws.receive(), text)
+
+    _step("A ping, and its pong", "latency = await ws.ping()")
+    _tell("client", "latency", f"{await ws.ping() * 1000:.3f} ms")
+
+    _step("The end", 'close = await ws.finish(1000, "That was all")')
+    close = await ws.finish(1000, "That was all")
+    _tell("client", "got", str(close))
+
+
+def _watch(who: str, ws: Transaction) -> None:
+    """Have each frame that ``ws`` receives shown, and its end."""
+
+    @ws.on
+    def frame(_: Transaction, received: Frame) -> None:
+        fin, rsv1, _rsv2, _rsv3, opcode, payload = received
+        name = getattr(opcode, "name", str(opcode))
+        bits = f"FIN={fin:d} RSV1={rsv1:d}"
+        _tell(who, "frame", f"{bits} {name:<12} {len(payload):>6} bytes  {_shorten(repr(payload))}")
+
+    @ws.on
+    def finish(_: Transaction, code: int, reason: str) -> None:
+        _tell(who, "finished", f"code {code}, reason {reason!r}")
+
+
+def _step(title: str, call: str) -> None:
+    print(f"\n{title}:\n   {call}")
+
+
+def _tell(who: str, what: str, detail: str) -> None:
+    print(f"   {who:<7} {what:<10} {detail}".rstrip())
+
+
+def _show(message: Any) -> str:
+    """A message and, where it has one, its size."""
+    if isinstance(message, str):
+        return f"{_shorten(repr(message))} ({len(message):,} characters)"
+    if isinstance(message, bytes):
+        return f"{_shorten(repr(message))} ({len(message):,} bytes)"
+    return repr(message)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def _check(received: object, expected: object) -> None:
+    _tell("client", "received", _show(received))
+    if received != expected:
+        raise RuntimeError(f"the server sent back {_show(received)}, not {_show(expected)}")
