@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from . import Transaction, codec, open_websocket, serve
+from . import Options, Transaction, codec, open_websocket, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         trio.run(arguments.run)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the program
+    except Exception as exc:
         print(f"{parser.prog}: {_describe(exc)}", file=sys.stderr)
         return 1
     return 0
@@ -60,7 +60,7 @@ async def demo() -> None:
     with trio.fail_after(DEMO_TIMEOUT):
         async with trio.open_nursery() as nursery:
             print(INTRODUCTION)
-            options = {"compression": True, "max_websocket_size": 2 * MEBIBYTE}
+            options: Options = {"compression": True, "max_websocket_size": 2 * MEBIBYTE}
             server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", **options))
             _tell("server", "listens", server.url)
             async with open_websocket(server.url, **options) as ws:
@@ -105,7 +105,8 @@ async def talk(ws: Transaction) -> None:
     _check(await ws.receive(), "Hello World!")
 
     _step("1 MiB of text, and a callback once it is written", "await ws.send(text, cb=drained)")
-    text = "".join(f"{number:07} bottles\n" for number in range(MEBIBYTE // 16))
+    verse = "bottles of beer on the wall, and as many bottles of beer."
+    text = "".join(f"{number:05} {verse}\n" for number in range(MEBIBYTE // 64))
     await ws.send(text, cb=lambda _: _tell("client", "drained", "all is handed to the kernel"))
     _check(await ws.receive(), text)
 
@@ -114,7 +115,7 @@ async def talk(ws: Transaction) -> None:
 
     _step("The end", 'close = await ws.finish(1000, "That was all")')
     close = await ws.finish(1000, "That was all")
-    _tell("client", "got", str(close))
+    _tell("client", "returned", str(close))
 
 
 def _watch(who: str, ws: Transaction) -> None:
@@ -125,7 +126,7 @@ def _watch(who: str, ws: Transaction) -> None:
         fin, rsv1, _rsv2, _rsv3, opcode, payload = received
         name = getattr(opcode, "name", str(opcode))
         bits = f"FIN={fin:d} RSV1={rsv1:d}"
-        _tell(who, "frame", f"{bits} {name:<12} {len(payload):>6} bytes  {_shorten(repr(payload))}")
+        _tell(who, "frame", f"{bits} {name:<12} {len(payload):>6,} bytes  {_shorten(repr(payload))}")
 
     @ws.on
     def finish(_: Transaction, code: int, reason: str) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from .errors import HandshakeError
 from .housekeeper import Housekeeper
-from .settings import Options, Settings
+from .settings import Options, Settings, check_ssl_context
 from .transaction import Transaction
 from .transport import open_transport
 from .wire.http1 import ClientHandshake, Url
@@ -43,14 +43,15 @@ async def connect(
     The nursery does not end before the connection does: close it, or iterate until the peer closes. Cancelling the
     nursery closes the socket at once.
 
-    ``headers`` are added to the request, ``subprotocols`` offered in this order of preference, ``origin`` sent as Origin.
-    ``wss`` verifies the certificate and the host name, with ``ssl_context`` in place of the default one where it is
-    given. ``stream`` is used in place of a new connection, and belongs to the transaction from then on; ``wss`` puts TLS on
-    it. ``options`` are those of :class:`~trio_pyjo_ws.Options`.
+    ``headers`` are added to the request, ``subprotocols`` offered in this order of preference, ``origin`` sent as
+    Origin. ``wss`` verifies the certificate and the host name, with ``ssl_context`` in place of the default one where
+    it is given. ``stream`` is used in place of a new connection, and belongs to the transaction from then on; ``wss``
+    puts TLS on it. ``options`` are those of :class:`~trio_pyjo_ws.Options`.
 
-    Raises ValueError or TypeError before any input or output for arguments that do not fit; OSError where there is no
-    connection; :class:`HandshakeError` where TLS or the opening handshake fails; :class:`trio.TooSlowError` after
-    ``open_timeout`` seconds. A checkpoint; whatever it raises, and when it is cancelled, the socket is closed.
+    Raises ValueError or TypeError before any input or output, ``stream`` untouched, for arguments that do not fit;
+    OSError where there is no connection; :class:`HandshakeError` where TLS or the opening handshake fails;
+    :class:`trio.TooSlowError` after ``open_timeout`` seconds. A checkpoint; whatever else it raises, and when it is
+    cancelled, the socket is closed.
     """
     settings = Settings.of(options)
     target = Url.parse(url)
@@ -63,8 +64,7 @@ async def connect(
         max_header_bytes=settings.max_header_bytes,
         max_headers=settings.max_headers,
     )
-    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(ssl_context).__name__}")
+    check_ssl_context(ssl_context, ssl.PROTOCOL_TLS_SERVER)
     if ssl_context is not None and not target.secure:
         raise ValueError("ssl_context is for wss://, and this is a ws:// URL")
     protocol = Protocol(
@@ -85,14 +85,14 @@ async def connect(
             raise
         try:
             await _shake_hands(protocol, transport)
+            housekeeper = Housekeeper(nursery)
+            transaction = Transaction(protocol, transport, housekeeper, settings)
+            housekeeper.retire()
+            nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
         except BaseException:
             transport.close()
             await transport.aclose()
             raise
-    housekeeper = Housekeeper(nursery)
-    transaction = Transaction(protocol, transport, housekeeper, settings)
-    housekeeper.retire()
-    nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
     transaction._start()  # noqa: SLF001 - the engine's own start
     return transaction
 
@@ -102,7 +102,7 @@ async def _start_tls(stream: trio.abc.Stream, host: str, context: ssl.SSLContext
     secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
         await secure.do_handshake()
-    except trio.BrokenResourceError as exc:
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
         raise HandshakeError(f"TLS with {host} failed: {exc.__cause__ or exc}") from exc
     return secure
 
@@ -131,27 +131,32 @@ async def open_websocket(
     stream: trio.abc.Stream | None = None,
     **options: Unpack[Options],
 ) -> AsyncIterator[Transaction]:
-    """:func:`connect` in a nursery of its own: ``async with open_websocket(url) as ws``.
+    """A connection as of :func:`connect`, in a nursery of its own, for ``async with``.
 
-    Leaving the block closes the connection with 1000, as :meth:`Transaction.aclose` does. An exception of the block comes
-    out as it is, not in an exception group, unless a callback has failed as well.
+    Leaving the block closes the connection with 1000, as :meth:`Transaction.aclose` does. An exception of the block
+    comes out as it is; only where a callback has failed as well they come in an exception group, as a nursery's do.
     """
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            transaction = await connect(
-                nursery,
-                url,
-                headers=headers,
-                subprotocols=subprotocols,
-                origin=origin,
-                ssl_context=ssl_context,
-                stream=stream,
-                **options,
-            )
-            async with transaction:
-                yield transaction
-        except Exception as exc:
-            failure = exc
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                transaction = await connect(
+                    nursery,
+                    url,
+                    headers=headers,
+                    subprotocols=subprotocols,
+                    origin=origin,
+                    ssl_context=ssl_context,
+                    stream=stream,
+                    **options,
+                )
+                async with transaction:
+                    yield transaction
+            except BaseException as exc:
+                failure = exc
+                raise
+    except BaseException as exc:
+        if failure is None or getattr(exc, "exceptions", None) != (failure,):
+            raise
     if failure is not None:
         raise failure

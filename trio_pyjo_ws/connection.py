@@ -7,9 +7,9 @@ connection is closing. No deadline is armed per message: ``_attended`` says that
 background reader runs, and only where it is not set does leaving ``receive()`` do anything.
 
 *Write through, cork while there is more to handle.* What is to be sent collects in the protocol's ``outgoing``, and
-``_flush`` hands it to the kernel without blocking. Where the kernel takes only a part, the rest is ``_unsent``, and a writer
-goes on with it: the sender itself while it waits, or a task. A frame is whole in ``outgoing`` before its first byte
-leaves, and what has left is never forgotten, so no cancellation can tear it.
+``_flush`` hands it to the kernel without blocking. Where the kernel takes only a part, the rest is ``_unsent``, and a
+writer goes on with it: the sender itself while it waits, or a task. A frame is whole in ``outgoing`` before its first
+byte leaves, and what has left is never forgotten, so no cancellation can tear it.
 
 *Closing* is the protocol's state plus one deadline. From the moment the state leaves OPEN, the connection ends within
 ``close_timeout``, whatever the peer does, and whoever waits wakes.
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from secrets import token_bytes
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from .wire.frames import Close, Frame, Opcode
 from .wire.protocol import Pong, Protocol, State
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .housekeeper import Deadline, Housekeeper
     from .settings import Settings
     from .transport import Transport
@@ -51,6 +54,10 @@ CORK_SIZE = 65_536
 
 NORMAL_CODES = frozenset({1000, 1001, 1005})
 """Close codes after which iteration simply ends: done, going away, and none given (RFC 6455, section 7.4.1)."""
+
+
+LISTENING = frozenset({State.OPEN, State.CLOSING})
+"""The states in which what the peer sends has a meaning."""
 
 
 class Ping:
@@ -91,8 +98,8 @@ class Connection:
         # Reading
         self._reading = False
         self._receiving = False
-        self._attended = False
-        self._active = False  # somebody has received since the grace began
+        self._attended = True  # Until _start(): the opening handshake does its own reading.
+        self._active = False  # somebody has read since the grace began
         self._grace: Deadline | None = None
         self._read_lot = ParkingLot()
         self._delivery: trio.CancelScope | None = None
@@ -122,8 +129,11 @@ class Connection:
     def _start(self) -> None:
         """The connection is open, and its user gets it now."""
         if self._settings.ping_interval < math.inf:
+            self._keepalive_payload = token_bytes(4)
             self._keepalive = self._housekeeper.at(trio.current_time() + self._settings.ping_interval, self._keep_alive)
+        self._attended = False
         self._attend()
+        self._guard(partial(self._emitter.remember, "connection"))
 
     def _crash_nursery(self, exc: Exception) -> None:
         async def crash() -> None:
@@ -151,15 +161,22 @@ class Connection:
 
     async def _advance(self) -> None:
         """One step of the reading role: deliver what is held up, or read."""
+        if self._ended:
+            await self._read_lot.park()  # _deliver_rest() is at it.
+            return
         protocol = self._protocol
-        self._reading = True
+        self._reading = self._active = True
         data: bytes | None = None
         try:
             if perf_counter() - self._housekeeper.turn_started > TURN:
                 await self._yield()
-            if self._emitter.blocked:
-                await self._deliver_blocked()
-            elif not self._events and not protocol.pending:
+                if protocol.state is State.ENDED:
+                    return
+            if (self._emitter.blocked or self._events) and protocol.state is State.OPEN:
+                if self._emitter.blocked:
+                    await self._deliver_blocked()
+            elif not protocol.pending:
+                # Once it is not open any more, the end of the stream does not wait behind a full channel.
                 if protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
                     # A peer that pings and does not read its pongs is not read from either.
                     await self._write_lot.park()
@@ -206,10 +223,12 @@ class Connection:
                 self._inbox += events  # type: ignore[arg-type]  # nothing but messages
             else:
                 self._events += events
-        if protocol.state is not State.OPEN:
-            self._advance_closing()
-        if self._events:
-            self._tell_events()
+        try:
+            if self._events:
+                self._tell_events()
+        finally:
+            if protocol.state is not State.OPEN:
+                self._advance_closing()
         if self._read_lot:
             self._read_lot.unpark_all()
         if protocol.outgoing:
@@ -227,6 +246,8 @@ class Connection:
                 self._deliver(event)
             elif isinstance(event, Frame):
                 self._emitter.emit("frame", event)
+                if self._discarding:
+                    self._emitter.blocked.clear()  # Full channels do not hold up a close.
             elif isinstance(event, Pong):
                 self._answered(event.payload)
 
@@ -322,8 +343,8 @@ class Connection:
         try:
             sent = self._transport.try_send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end()
-            return True
+            self._lose()
+            return False
         self._sent += sent
         if sent < len(data):
             self._unsent = memoryview(data)[sent:]
@@ -334,7 +355,7 @@ class Connection:
 
     def _flush_or_write(self) -> bool:
         """Hand over what can be, and have a task write the rest; return whether there is none."""
-        if self._flush():
+        if self._flush() or self._ended:
             return True
         if not self._writer_runs and not self._writing:
             self._writer_runs = True
@@ -362,7 +383,7 @@ class Connection:
         try:
             sent = await self._transport.send_some(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end()
+            self._lose()
             return
         except BaseException:
             if not self._transport.resumable:
@@ -400,13 +421,16 @@ class Connection:
         """The completion of a write: the one place that fires callbacks, the drain event and the waiters."""
         callbacks = self._drain_callbacks
         self._write_lot.unpark_all()
-        while callbacks and callbacks[0][0] <= self._sent:
-            callbacks.popleft()[1]()
-        if not self._queued():
-            self._emitter.emit("drain")
-            if self._protocol.state is not State.OPEN:
+        try:
+            while callbacks and callbacks[0][0] <= self._sent:
+                callbacks.popleft()[1]()
+            if not self._queued():
+                self._emitter.emit("drain")
+        finally:
+            closing = self._protocol.state is not State.OPEN
+            if closing and not self._queued():
                 self._advance_closing()
-        self._write_watched = bool(callbacks or self._emitter.has("drain") or self._protocol.state is not State.OPEN)
+            self._write_watched = closing or bool(callbacks) or self._emitter.has("drain")
 
     def _guard(self, call: Callable[[], None]) -> None:
         """Run callbacks where an exception has no caller to go to, or would tear something on its way."""
@@ -418,8 +442,17 @@ class Connection:
     # Closing
 
     def _begin_close(self, code: int | None, reason: str | None) -> None:
-        """Send Close. What the peer sends from now on is read past every bound, and discarded."""
+        """Send Close. The caller reads from now on."""
         self._protocol.send_close(code, reason)
+        self._discard()
+
+    def _closing_began(self) -> None:
+        """Close has been sent by somebody who does not wait for the answer."""
+        self._discard()
+        self._attend_now()
+
+    def _discard(self) -> None:
+        """Close is on its way. What the peer sends from now on is read past every bound, and discarded."""
         self._closed_here = True
         self._discarding = True
         self._events.clear()
@@ -433,7 +466,8 @@ class Connection:
     def _close_soon(self, code: int, reason: str | None = None) -> None:
         """Begin to close, where that has not begun; do not wait."""
         if self._protocol.state is State.OPEN:
-            self._begin_close(code, reason)
+            self._protocol.send_close(code, reason)
+            self._closing_began()
 
     def _advance_closing(self) -> None:
         """The connection is not open any more: bound the time, and end it as soon as all is said."""
@@ -446,11 +480,11 @@ class Connection:
             self._write_watched = True
             return
         state = self._protocol.state
-        if self._ended or state is State.CLOSING:
+        if state is State.ENDED or state is State.CLOSING:
             return
-        # Section 7.1.1: the server closes the connection first. Where the peer broke a rule it may still be sending, and
-        # closing a socket that has unread data resets it, which could take the Close frame from the peer: there, only
-        # this half is closed, and the peer's end is awaited.
+        # Section 7.1.1: the server closes the connection first. Where the peer broke a rule it may still be sending,
+        # and closing a socket that has unread data resets it, which could take the Close frame from the peer: there,
+        # only this half is closed, and the peer's end is awaited.
         if self._protocol.role == "server" and (state is State.CLOSED or not self._transport.resumable):
             self._end()
         elif state is State.FAILED:
@@ -465,6 +499,19 @@ class Connection:
                     await self._advance()
         finally:
             self._attend()
+
+    def _lose(self) -> None:
+        """The peer takes nothing any more. What it sent before, its Close above all, may still be in the socket."""
+        room = self._settings.max_queue_bytes
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while self._transport.resumable and room > 0 and self._protocol.state in LISTENING:
+                data = b"" if self._protocol.pending else self._transport.try_receive()
+                if not data and not self._protocol.pending:
+                    break
+                events = self._read(data or b"", max_messages=self._settings.max_queue)
+                room -= len(data or b"") + len(events)
+                self._events += events
+        self._end()
 
     def _end(self) -> None:
         """The stream is over, by whatever cause. Everybody who waits is woken."""
@@ -488,18 +535,31 @@ class Connection:
         if self._delivery is not None:
             self._delivery.cancel()
         if self._events or self._emitter.blocked:
-            self._start_soon(self._deliver_rest, "last deliveries")
+            self._delivery = trio.CancelScope(deadline=trio.current_time() + self._settings.close_timeout)
+            self._start_soon(partial(self._deliver_rest, self._delivery), "last deliveries")
         else:
             self._guard(self._tell_finish)
 
-    async def _deliver_rest(self) -> None:
+    def _abandon(self) -> None:
+        """End now, and wait for no channel's reader either."""
+        self._end()
+        if self._delivery is not None:
+            self._delivery.cancel()
+
+    async def _deliver_rest(self, scope: trio.CancelScope) -> None:
         """What was received before the end still goes to the channels, as long as a close may take."""
-        with trio.move_on_after(self._settings.close_timeout):
-            while self._events or self._emitter.blocked:
-                await self._emitter.deliver_blocked()
-                self._tell_events()
-        self._read_lot.unpark_all()
-        self._tell_finish()
+        try:
+            with scope:
+                while self._events or self._emitter.blocked:
+                    await self._emitter.deliver_blocked()
+                    self._guard(self._tell_events)
+                    self._read_lot.unpark_all()
+        finally:
+            while self._events:
+                self._emitter.blocked.clear()  # receive() gets what is behind it.
+                self._guard(self._tell_events)
+            self._read_lot.unpark_all()
+            self._guard(self._tell_finish)
 
     def _tell_finish(self) -> None:
         close = self._protocol.close
@@ -569,6 +629,6 @@ class Connection:
     def _drop(self, reason: str) -> None:
         """The peer is gone: tell it, in case, and do not wait."""
         self._protocol.fail(1011, reason)
-        self._flush()
         self._protocol.close = Close(1006, reason)
+        self._flush()
         self._end()

@@ -12,13 +12,16 @@ import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from .wire.frames import Close
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 __all__ = ["EVENTS", "Callback", "Emitter", "UndecodedJson"]
 
@@ -39,20 +42,18 @@ Callback = Callable[..., Any]
 class UndecodedJson:
     """A message on its way to the subscribers of ``json``, decoded where and when somebody wants the object."""
 
-    __slots__ = ("message", "value")
-
-    value: Any
+    __slots__ = ("message", "reported")
 
     def __init__(self, message: str | bytes) -> None:
         self.message = message
+        self.reported = False  # that it does not decode, to somebody's callbacks
 
     def decode(self) -> Any:
-        """The object. Raises ValueError: JSONDecodeError and UnicodeDecodeError, which name the position."""
+        """The object, a new one each time. Raises ValueError, which names the position in the message."""
         try:
-            self.value = json.loads(self.message)
+            return json.loads(self.message)
         except RecursionError:
             raise json.JSONDecodeError("nested too deeply", str(self.message[:60]), 0) from None
-        return self.value
 
 
 class Subscription:
@@ -88,24 +89,33 @@ class Emitter:
         self._start_soon = start_soon
         self._changed = changed
         self._subscriptions: dict[str, list[Subscription]] = {}
+        self._remembered: set[str] = set()
         self._closed = False
 
     def has(self, event: str) -> bool:
-        """Whether anybody subscribes to ``event``."""
+        """Whether anybody subscribes to ``event``; a channel does until it is found closed."""
         return event in self._subscriptions
 
     def callbacks(self, event: str) -> list[Callback]:
         """The callbacks subscribed to ``event``, in their order."""
+        return [one.callback for one in self.subscriptions(event) if one.callback is not None]
+
+    def subscriptions(self, event: str) -> list[Subscription]:
+        """What subscribes to ``event``, in its order; channels that their readers have closed are forgotten first."""
         _check_event(event)
-        return [one.callback for one in self._subscriptions.get(event, ()) if one.callback is not None]
+        for subscription in tuple(self._subscriptions.get(event, ())):
+            channel = subscription.channel
+            if channel is not None and not channel.statistics().open_receive_channels:
+                self._remove(event, subscription)
+        return list(self._subscriptions.get(event, ()))
 
     def on(self, event: str, callback: Callback, once: bool = False) -> None:
         """Subscribe ``callback``."""
         _check_event(event)
         if not callable(callback):
-            raise TypeError(f"a callback for {event!r} is callable; {callback!r} is not")
+            raise TypeError(f"a callback for {event!r} is callable; {callback!r:.60} is not")
         channel = None
-        if _is_async(callback):
+        if _is_async(callback) and not self._closed:
             channel, receive_channel = trio.open_memory_channel[Any](CALLBACK_BUFFER)
             source = self._source
 
@@ -117,7 +127,7 @@ class Emitter:
             self._start_soon(consume, f"{event} callback {callback!r}")
         self._add(event, Subscription(callback, channel, once))
 
-    def open_channel(self, event: str, max_buffer_size: int) -> trio.MemoryReceiveChannel[Any]:
+    def open_channel(self, event: str, max_buffer_size: object) -> trio.MemoryReceiveChannel[Any]:
         """Subscribe a new memory channel."""
         _check_event(event)
         if not isinstance(max_buffer_size, int) or max_buffer_size < 1:
@@ -139,50 +149,66 @@ class Emitter:
         """Tell all subscribers of ``event``; return whether there was any."""
         found = False
         for subscription in tuple(self._subscriptions.get(event, ())):
-            if subscription.once:
-                self._remove(event, subscription, keep_open=True)
-            item: object = self._item(event, arguments)
-            if subscription.callback is not None:
-                found = True
-                if isinstance(item, UndecodedJson) and not self._decode(item):
-                    continue
-                decoded = (item.value,) if isinstance(item, UndecodedJson) else arguments
-                if subscription.channel is None:
-                    subscription.callback(self._source, *decoded)
-                    continue
-                item = decoded
-            assert subscription.channel is not None
-            found = self._send(event, subscription, subscription.channel, item) or found
-            if subscription.once:
-                self._close(subscription.channel)
+            found = self._tell(event, subscription, arguments) or found
         return found
 
-    def _decode(self, item: UndecodedJson) -> bool:
-        """Decode for callbacks, once. What does not decode is told as an error: it is the peer's mistake, not ours."""
-        try:
-            item.decode()
-        except ValueError as exc:
-            if not self.emit("error", exc):
-                logger.warning("no JSON for the callback of %r: %s", self._source, exc)
-            return False
-        return True
+    def remember(self, event: str) -> None:
+        """Emit what happens once and for all; who subscribes later is told then."""
+        self._remembered.add(event)
+        self.emit(event)
 
-    def _send(
-        self, event: str, subscription: Subscription, channel: trio.MemorySendChannel[Any], item: object
-    ) -> bool:
-        try:
-            # An item that is blocked already goes first.
-            if self.blocked and any(waiting is channel for waiting, _ in self.blocked):
-                raise trio.WouldBlock
-            channel.send_nowait(item)
-        except trio.BrokenResourceError:
-            # Its reader has closed the channel, and that is all the notice that trio gives.
-            self._remove(event, subscription)
-            return False
-        except trio.WouldBlock:
-            # A channel full of what this side does (written, resumed) tells as much as one more item could.
-            if event in CARRYING or event == "error":
-                self.blocked.append((channel, item))
+    def _tell(self, event: str, subscription: Subscription, arguments: tuple[object, ...]) -> bool:
+        """Tell one subscriber; return whether it still was one."""
+        if subscription not in self._subscriptions.get(event, ()):
+            return False  # A callback that ran before has unsubscribed it.
+        channel = subscription.channel
+        if subscription.once:
+            self._remove(event, subscription, keep_open=True)
+        if subscription.callback is None:
+            assert channel is not None
+            return self._send(event, subscription, channel, self._item(event, arguments))
+        if arguments and isinstance(item := arguments[0], UndecodedJson):
+            try:
+                arguments = (item.decode(),)
+            except ValueError as exc:
+                self._report(item, exc)
+                return True
+        if channel is None:
+            result = subscription.callback(self._source, *arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(
+                    f"a callback that is to be awaited is an async function; {subscription.callback!r} is not"
+                )
+            return True
+        found = self._send(event, subscription, channel, arguments)
+        if subscription.once:
+            self._close(channel)
+        return found
+
+    def _report(self, item: UndecodedJson, exc: ValueError) -> None:
+        """What does not decode for callbacks is told as an error, once: it is the peer's mistake, not ours."""
+        if not item.reported:
+            item.reported = True
+            if not self.emit("error", exc):
+                logger.warning("no JSON for the callbacks of %r: %s", self._source, exc)
+
+    def _send(self, event: str, subscription: Subscription, channel: trio.MemorySendChannel[Any], item: object) -> bool:
+        # An item that is blocked already goes first.
+        if not any(waiting is channel for waiting, _ in self.blocked):
+            try:
+                channel.send_nowait(item)
+            except trio.WouldBlock:
+                pass
+            except trio.BrokenResourceError:
+                # Its reader has closed the channel, and that is all the notice that trio gives.
+                self._remove(event, subscription)
+                return False
+            else:
+                return True
+        # A channel full of what this side does (written, resumed) tells as much as one more item could.
+        if event in CARRYING or event == "error":
+            self.blocked.append((channel, item))
         return True
 
     async def deliver_blocked(self) -> None:
@@ -216,11 +242,13 @@ class Emitter:
         if event in CARRYING:
             self.carrying += 1
         self._changed()
+        if event in self._remembered:
+            self._tell(event, subscription, ())
 
     def _remove(self, event: str, subscription: Subscription, keep_open: bool = False) -> None:
         subscriptions = self._subscriptions.get(event, [])
         if subscription not in subscriptions:
-            return  # A callback that ran before has unsubscribed it.
+            return  # It was for once, and its channel turns out to be closed.
         subscriptions.remove(subscription)
         if not subscriptions:
             del self._subscriptions[event]
@@ -241,7 +269,7 @@ def _check_event(event: str) -> None:
 
 
 def _is_async(callback: Callback) -> bool:
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
 
 
 def _decode_on_receive(channel: trio.MemoryReceiveChannel[Any]) -> None:

@@ -3,23 +3,27 @@
 Idle is free: a connection whose handler is parked in ``receive()`` has no other task. What a task per connection
 would wait for is here in one place: a heap of deadlines (the next ping, the pong owed, the grace after which somebody
 has to read in the background, the end of a close) and the list of transactions with frames that are corked until the
-next turn of the scheduler. One task, parked with the earliest deadline, looks after all of it; it starts a task for a single
-transaction only when that one needs one.
+next turn of the scheduler. One task, parked with the earliest deadline, looks after all of it; it starts a task for a
+single transaction only when that one needs one.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .transport import Transport
 
 __all__ = ["Deadline", "Housekeeper"]
+
+SWEEP = 64
+"""Cancelled deadlines that may stay in the heap, however few others there are."""
 
 
 class Deadline:
@@ -40,8 +44,7 @@ class Housekeeper:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
-        # Who was the last to come here without yielding to the scheduler, and since when: see Transaction._take_turn.
-        self.turn_task: object = None
+        # When a task of these transactions last yielded to the scheduler, on perf_counter(): see TURN in connection.py.
         self.turn_started = 0.0
         self._deadlines: list[Deadline] = []
         self._cancelled = 0
@@ -49,6 +52,7 @@ class Housekeeper:
         self._to_close: list[Transport] = []
         self._members: set[Callable[[], None]] = set()
         self._retired = False
+        self._over = False
         self._task: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
 
@@ -65,6 +69,8 @@ class Housekeeper:
         """A transaction has ended. What is left of its transport is closed here."""
         self._members.discard(abort)
         self._to_close.append(transport)
+        if self._over:  # The nursery is being cancelled, and this one was still on its way in.
+            self.start_soon(self._close_transports, "last housekeeping")
         self._wake()
 
     def retire(self) -> None:
@@ -76,8 +82,7 @@ class Housekeeper:
         """Have ``call`` called at ``when``, by the housekeeper's task. It must not block, nor raise."""
         deadline = Deadline(when, call)
         heapq.heappush(self._deadlines, deadline)
-        if when < self._scope.deadline:
-            self._scope.deadline = when
+        self._scope.deadline = min(when, self._scope.deadline)
         return deadline
 
     def cancel(self, deadline: Deadline) -> None:
@@ -87,9 +92,9 @@ class Housekeeper:
         deadline.call = None
         self._cancelled += 1
         # Connections that come and go leave deadlines behind that are not due for long: sweep them out when they are
-        # the most, which costs each of them a constant share.
-        if self._cancelled > 64 and self._cancelled * 2 > len(self._deadlines):
-            self._deadlines = [pending for pending in self._deadlines if pending.call is not None]
+        # the most, which costs each of them a constant share. In place: _call_due() may be in the middle of the list.
+        if self._cancelled > SWEEP and self._cancelled * 2 > len(self._deadlines):
+            self._deadlines[:] = [pending for pending in self._deadlines if pending.call is not None]
             heapq.heapify(self._deadlines)
             self._cancelled = 0
 
@@ -110,6 +115,7 @@ class Housekeeper:
                 with trio.CancelScope(deadline=self._call_due()) as self._scope:
                     await self._keep_house()
         finally:
+            self._over = True
             for abort in tuple(self._members):
                 abort()
             await self._close_transports()
@@ -119,10 +125,14 @@ class Housekeeper:
 
     async def _keep_house(self) -> None:
         while self._is_needed():
-            while self._corked:
-                self._corked.pop()()
+            corked, self._corked = self._corked, []
+            for flush in corked:
+                flush()
             await self._close_transports()
-            if self._is_needed() and not self._corked:
+            if self._corked:
+                # A flush has called back somebody who sent more: that is for the next turn, or the two go on for ever.
+                await trio.lowlevel.checkpoint()
+            elif self._is_needed():
                 await self._park()
 
     def _call_due(self) -> float:

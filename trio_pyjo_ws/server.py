@@ -5,25 +5,27 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Union
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from .errors import ConnectionClosed, HandshakeError
 from .housekeeper import Housekeeper
-from .settings import Options, Settings
+from .settings import Options, Settings, check_ssl_context
 from .transaction import Transaction
 from .transport import open_transport
 from .wire import negotiate
 from .wire.http1 import ServerHandshake
 from .wire.negotiate import Response
-from .wire.protocol import Protocol, State
+from .wire.protocol import Protocol
 
 if TYPE_CHECKING:
+    import re
+
     from typing_extensions import Unpack
 
     from .transport import Transport
@@ -35,7 +37,7 @@ logger = logging.getLogger("trio_pyjo_ws")
 Handler = Callable[[Transaction], Awaitable[object]]
 """Called with each transaction once it is open; the connection closes with 1000 when it returns."""
 
-OnRequest = Callable[[Transaction], Union[Response, None, Awaitable[Union[Response, None]]]]
+OnRequest = Callable[[Transaction], Response | Awaitable[Response | None] | None]
 """Called with each transaction before its opening handshake is answered; see :func:`serve`."""
 
 Origins = Sequence[Union[str, "re.Pattern[str]", None]]
@@ -57,6 +59,12 @@ class Server:
     ) -> None:
         self.listeners: Sequence[trio.abc.Listener[Any]] = listeners
         """The listeners that are served."""
+        addresses = [(listener, _socket_name(listener)) for listener in listeners]
+        ports = [(listener, name) for listener, name in addresses if isinstance(name, tuple)]
+        self.port: int | None = ports[0][1][1] if ports else None
+        """The port of the first listener that has one."""
+        self.url: str | None = _url(*ports[0]) if ports else None
+        """A URL that reaches the server from this machine; None where no listener has a port."""
         self._handler = handler
         self._settings = settings
         self._on_request = on_request
@@ -64,30 +72,14 @@ class Server:
         self._origins = origins
         self._housekeeper = Housekeeper(nursery)
         self._accepting = trio.CancelScope()
+        self._stopped = trio.Event()
         self._closing = False
         self._scopes: dict[Transaction, trio.CancelScope] = {}
         self._open: set[Transaction] = set()
-        self._idle = trio.Event()
+        self._ended = ParkingLot()
 
     def __repr__(self) -> str:
         return f"<Server {self.url} connections={len(self._open)}>"
-
-    @property
-    def port(self) -> int | None:
-        """The port of the first listener that has one."""
-        return next((name[1] for name in map(_socket_name, self.listeners) if isinstance(name, tuple)), None)
-
-    @property
-    def url(self) -> str | None:
-        """A URL that reaches the server from this machine; None where no listener has a port."""
-        for listener in self.listeners:
-            name = _socket_name(listener)
-            if isinstance(name, tuple):
-                host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(  # noqa: S104 - compared, not bound
-                    name[0], f"[{name[0]}]" if ":" in name[0] else name[0]
-                )
-                return f"{'wss' if isinstance(listener, trio.SSLListener) else 'ws'}://{host}:{name[1]}/"
-        return None
 
     @property
     def connections(self) -> frozenset[Transaction]:
@@ -97,8 +89,8 @@ class Server:
     async def aclose(self) -> None:
         """Stop: close the listeners, answer 503 to those in the opening handshake, close the open with 1001.
 
-        Returns when all handlers have ended; those that have not after ``close_timeout`` are cancelled. A checkpoint;
-        cancelled, it cancels the handlers at once.
+        Returns when the listeners are closed and all handlers have ended; those that have not after ``close_timeout``
+        are cancelled. A checkpoint; cancelled, it cancels the handlers at once.
         """
         self._closing = True
         self._accepting.cancel()
@@ -109,6 +101,7 @@ class Server:
                         transaction._close_soon(1001, "the server is shutting down")  # noqa: SLF001
                     else:
                         scope.cancel()
+                await self._stopped.wait()
                 await self._wait_idle()
         finally:
             for scope in self._scopes.values():
@@ -118,8 +111,7 @@ class Server:
     async def _wait_idle(self) -> None:
         await trio.lowlevel.checkpoint()
         while self._scopes:
-            self._idle = trio.Event()
-            await self._idle.wait()
+            await self._ended.park()
 
     async def _run(self, nursery: trio.Nursery, task_status: trio.TaskStatus[Server]) -> None:
         nursery.start_soon(self._housekeeper.run, name=f"housekeeper of {self!r}")
@@ -129,6 +121,7 @@ class Server:
                 await trio.serve_listeners(self._serve_stream, list(self.listeners), handler_nursery=nursery)
         finally:
             self._housekeeper.retire()
+            self._stopped.set()
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         """One connection, from its first byte to its last."""
@@ -150,6 +143,8 @@ class Server:
 
         transaction = Transaction(protocol, transport, self._housekeeper, settings, crash)
         self._scopes[transaction] = scope
+        if self._closing:  # It was accepted, and its task had not run yet.
+            scope.cancel()
         try:
             with scope:
                 if await self._shake_hands(transaction, protocol, handshake, transport):
@@ -158,16 +153,16 @@ class Server:
                     transaction._start()  # noqa: SLF001
                     await self._handle(transaction)
             if transaction.established:
-                await transaction.finish(1000)
+                await transaction.finish(1001 if self._closing else 1000)
             elif self._closing and handshake.response is None:
-                handshake.refuse(Response(503))
                 with trio.move_on_after(settings.close_timeout):
-                    await transport.send_all(handshake.write())
+                    protocol.refuse(Response(503))
+                    await self._respond(protocol, transport)
         finally:
             transaction._end()  # noqa: SLF001
             self._open.discard(transaction)
             del self._scopes[transaction]
-            self._idle.set()
+            self._ended.unpark_all()
 
     async def _shake_hands(
         self, transaction: Transaction, protocol: Protocol, handshake: ServerHandshake, transport: Transport
@@ -185,34 +180,31 @@ class Server:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             logger.debug("%r: lost in the opening handshake: %s", transaction, exc)
             return False
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        return await self._respond(protocol, transport)
+
+    async def _respond(self, protocol: Protocol, transport: Transport) -> bool:
+        """Send the response; return whether the connection is open."""
+        try:
             await transport.send_all(protocol.server_write())
-            if not protocol.agreement:
-                # A socket that is closed with unread data resets the connection, and could take the response along.
-                transport.send_eof()
-                while transport.resumable and await transport.receive():
-                    pass
-        return protocol.agreement is not None
+            if protocol.agreement is not None:
+                return True
+            # A socket that is closed with unread data resets the connection, and could take the response along.
+            transport.send_eof()
+            while transport.resumable and await transport.receive():
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            logger.debug("the response was not taken: %s", exc)
+        return False
 
     async def _answer(self, transaction: Transaction, protocol: Protocol, request: negotiate.Request) -> None:
-        response: object = None
-        if self._origins is not None:
-            try:
+        try:
+            if self._origins is not None:
                 negotiate.check_origin(request, self._origins)
-            except HandshakeError as exc:
-                protocol.refuse(exc.response or Response(403))
-                raise
-        if self._on_request is not None:
-            try:
-                response = self._on_request(transaction)
-                if inspect.isawaitable(response):
-                    response = await response
-                if response is not None and not isinstance(response, Response):
-                    raise TypeError(f"on_request returns a Response or None, not {response!r:.60}")  # noqa: TRY301
-            except Exception:
-                logger.exception("on_request failed for %r", transaction)
-                response = Response(500)
-        if isinstance(response, Response):
+            negotiate.offered_subprotocols(request)  # so that with_protocols() finds nothing wrong
+        except HandshakeError as exc:
+            protocol.refuse(exc.response or Response(HTTPStatus.BAD_REQUEST))
+            raise
+        if self._on_request is not None and (response := await self._ask(self._on_request, transaction)) is not None:
             protocol.refuse(response)
             return
         subprotocol = transaction.protocol
@@ -220,21 +212,28 @@ class Server:
             subprotocol = transaction.with_protocols(*self._subprotocols)
         protocol.accept(subprotocol=subprotocol, deflate=transaction._deflate)  # noqa: SLF001
 
+    async def _ask(self, on_request: OnRequest, transaction: Transaction) -> Response | None:
+        """What ``on_request`` answers; 500 where it fails."""
+        try:
+            response: object = on_request(transaction)
+            if inspect.isawaitable(response):
+                response = await response
+            if response is None or (isinstance(response, Response) and response.status >= HTTPStatus.OK):
+                return response
+            raise TypeError(f"on_request returns None or a Response of 200 to 599, not {response!r:.60}")  # noqa: TRY301
+        except Exception:
+            logger.exception("on_request failed for %r", transaction)
+            return Response(500)
+
     async def _handle(self, transaction: Transaction) -> None:
         try:
             await self._handler(transaction)
-        except (ConnectionClosed, trio.ClosedResourceError, trio.EndOfChannel) as exc:
-            # The connection ended under the handler, which is no fault of its.
-            if transaction.close is None and not transaction.is_finished:
-                self._failed(transaction)
-            else:
+        except Exception as exc:
+            if transaction.statistics().state != "open" and _is_end(exc):
                 logger.info("%r: %s", transaction, exc)
-        except Exception:
-            self._failed(transaction)
-
-    def _failed(self, transaction: Transaction) -> None:
-        logger.exception("the handler of %r failed", transaction)
-        transaction._close_soon(1011)  # noqa: SLF001
+            else:
+                logger.exception("the handler of %r failed", transaction)
+                transaction._close_soon(1011)  # noqa: SLF001
 
 
 async def serve(
@@ -251,25 +250,25 @@ async def serve(
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[Options],
 ) -> None:
-    """Listen on a TCP ``port`` and call ``handler(transaction)`` in a task for each connection; as
-    :func:`trio.serve_tcp`: ``server = await nursery.start(serve, handler, port)``.
+    """Listen on a TCP ``port`` and call ``handler(transaction)`` in a task for each connection.
+
+    As :func:`trio.serve_tcp`: ``server = await nursery.start(serve, handler, port)`` gives the :class:`Server`.
 
     Port 0 takes a free one: see :attr:`Server.port`. ``host`` and ``backlog`` are those of
-    :func:`trio.open_tcp_listeners`; ``ssl_context`` makes it a ``wss://`` server; the handlers run in ``handler_nursery``,
-    where it is given.
+    :func:`trio.open_tcp_listeners`; ``ssl_context`` makes it a ``wss://`` server; the handlers run in
+    ``handler_nursery``, where it is given.
 
     ``on_request(transaction)``, synchronous or not, sees the request (``transaction.req``) before it is answered: it
-    returns a :class:`Response` to refuse it with, or None to go on; it may call
-    :meth:`Transaction.with_protocols` and :meth:`Transaction.with_compression`. Of ``subprotocols`` the first is taken that the
-    client offers. A request whose Origin is not in ``origins`` gets 403, where that is given. ``options`` are those of
-    :class:`~trio_pyjo_ws.Options`.
+    returns a :class:`Response` to refuse it with, or None to go on; it may call :meth:`Transaction.with_protocols` and
+    :meth:`Transaction.with_compression`. Of ``subprotocols`` the first is taken that the client offers. A request whose
+    Origin is not in ``origins`` gets 403, where that is given. ``options``: see :class:`~trio_pyjo_ws.Options`.
 
-    A handler that returns closes its connection with 1000; one that raises closes it with 1011, and is logged. Runs until
-    :meth:`Server.aclose` or cancelled, which closes all sockets at once. Raises OSError where it cannot listen.
+    A handler that returns closes its connection with 1000; one that raises closes it with 1011, and is logged. Runs
+    until :meth:`Server.aclose` or cancelled, which closes all sockets at once. Raises OSError where it cannot listen.
     """
-    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(ssl_context).__name__}")
+    check_ssl_context(ssl_context, ssl.PROTOCOL_TLS_CLIENT)
     Settings.of(options)
+    _check_lists(subprotocols, origins)
     listeners: Sequence[trio.abc.Listener[Any]] = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners]
@@ -298,10 +297,33 @@ async def serve_listeners(
 ) -> None:
     """:func:`serve` for listeners of one's own, which it closes in the end: Unix sockets, memory, whatever listens."""
     settings = Settings.of(options)
+    _check_lists(subprotocols, origins)
     async with trio.open_nursery() as nursery:
         home = handler_nursery or nursery
         server = Server(handler, listeners, settings, home, on_request, subprotocols, origins)
         await server._run(home, task_status)  # noqa: SLF001
+
+
+def _check_lists(subprotocols: Sequence[str], origins: Origins | None) -> None:
+    for name, values in (("subprotocols", subprotocols), ("origins", origins)):
+        if isinstance(values, (str, bytes)):
+            raise TypeError(f"{name} is a sequence, not one {values!r:.60}")
+    for subprotocol in subprotocols:
+        if not negotiate.is_token(subprotocol):
+            raise ValueError(f"a subprotocol is a token, not {subprotocol!r:.60}")
+
+
+def _is_end(exc: BaseException) -> bool:
+    """Whether this says that a connection ended under its handler, which is no fault of the handler's."""
+    if isinstance(exc, (ConnectionClosed, trio.ClosedResourceError, trio.EndOfChannel)):
+        return True
+    return bool(parts := getattr(exc, "exceptions", ())) and all(map(_is_end, parts))
+
+
+def _url(listener: trio.abc.Listener[Any], name: tuple[Any, ...]) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0])  # noqa: S104 - compared, not bound
+    scheme = "wss" if isinstance(listener, trio.SSLListener) else "ws"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{name[1]}/"
 
 
 def _socket_name(listener: trio.abc.Listener[Any]) -> object:

@@ -6,6 +6,7 @@ All timeouts are seconds on trio's clock; ``None`` or ``math.inf`` means never.
 from __future__ import annotations
 
 import math
+import ssl
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -16,7 +17,7 @@ from .wire.protocol import MAX_EMPTY_FRAGMENTS, default_max_websocket_size
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Options", "Settings"]
+__all__ = ["Options", "Settings", "check_ssl_context"]
 
 
 class Options(TypedDict, total=False):
@@ -78,6 +79,16 @@ class Settings:
         checked = {name: _check(name, value) for name, value in options.items()}
         checked.setdefault("max_websocket_size", default_max_websocket_size())
         return cls(**checked)
+
+
+def check_ssl_context(context: ssl.SSLContext | None, unfit: int) -> None:
+    """See that ``context`` is one, if anything, and not made for the other side by the protocol ``unfit``."""
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(context).__name__}")
+    if context.protocol == unfit:
+        raise ValueError(f"ssl_context is one for this side of TLS, not of {context.protocol.name}")
 
 
 def _check(name: str, value: Any) -> Any:

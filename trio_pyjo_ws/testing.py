@@ -35,27 +35,21 @@ def open_memory_pair(
 ) -> tuple[Transaction, Transaction]:
     """A client's and a server's transaction that are connected in memory, and live in ``nursery``.
 
-    They have been through the opening handshake for ``url`` with ``headers`` and ``subprotocols``, and are open. Nothing about
-    them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``. ``streams`` are used in place
-    of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's. ``options`` are those of
-    :class:`~trio_pyjo_ws.Options`, for both sides.
+    They have been through the opening handshake for ``url`` with ``headers`` and ``subprotocols``, and are open.
+    Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
+    ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
+    ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides.
     """
     settings = Settings.of(options)
     request = ClientHandshake(url, headers=headers, subprotocols=subprotocols, deflate=settings.compression)
-    bounds = {
-        "max_websocket_size": settings.max_websocket_size,
-        "max_empty_fragments": settings.max_empty_fragments,
-    }
-    client = Protocol("client", handshake=request, **bounds)
-    server = Protocol("server", handshake=ServerHandshake(), **bounds)
+    size, fragments = settings.max_websocket_size, settings.max_empty_fragments
+    client = Protocol("client", handshake=request, max_websocket_size=size, max_empty_fragments=fragments)
+    server = Protocol("server", handshake=ServerHandshake(), max_websocket_size=size, max_empty_fragments=fragments)
     server.server_read(client.client_write())
     server.accept(subprotocol=choose_subprotocol(request.request, subprotocols), deflate=settings.compression)
     client.client_read(server.server_write())
-    pair = [
-        _start(nursery, protocol, stream, settings)
-        for protocol, stream in zip((client, server), streams or trio.testing.memory_stream_pair(), strict=True)
-    ]
-    return pair[0], pair[1]
+    client_stream, server_stream = streams or trio.testing.memory_stream_pair()
+    return _start(nursery, client, client_stream, settings), _start(nursery, server, server_stream, settings)
 
 
 def _start(nursery: trio.Nursery, protocol: Protocol, stream: trio.abc.Stream, settings: Settings) -> Transaction:

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json as json_module
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
 from secrets import token_bytes
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from .connection import CORK_SIZE, TURN, Connection
+from .connection import CORK_SIZE, NORMAL_CODES, TURN, Connection
+from .errors import ConnectionClosed
+from .forms import compose
 from .wire import frames, negotiate
 from .wire.deflate import Deflate
 from .wire.frames import Close, Frame
 from .wire.protocol import State, check_close
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .forms import Data, FrameFields, SentCallback
     from .housekeeper import Housekeeper
     from .settings import Settings
     from .transport import Transport
@@ -33,15 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Transaction", "TransactionStatistics"]
 
-_MISSING: Any = object()
-_MESSAGE_TYPES = frozenset({str, bytes})
+MAX_PING = 125
+"""Bytes of a ping's payload: any control frame's (RFC 6455, section 5.5)."""
+
+_MESSAGE_TYPES: frozenset[Any] = frozenset({str, bytes})
 _numbers = itertools.count(1)
-
-SentCallback = Callable[["Transaction"], object]
-"""Called with the transaction once everything queued so far has been handed to the kernel; may be asynchronous."""
-
-FrameFields = Union[Frame, Sequence[Any]]
-"""``[fin, rsv1, rsv2, rsv3, opcode, payload]``"""
 
 
 class TransactionStatistics(NamedTuple):
@@ -54,7 +54,7 @@ class TransactionStatistics(NamedTuple):
     bytes_unsent: int
     """Bytes that wait for the kernel to take them."""
     tasks_waiting_receive: int
-    """Tasks that wait for a message or for the end; at most one of them is in ``receive()``."""
+    """Tasks that wait in ``receive()``: none or one."""
     tasks_waiting_send: int
     """Tasks that wait in ``send()`` or ``drain()``."""
     pings_waiting: int
@@ -67,8 +67,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     """A WebSocket connection.
 
     Made by :func:`~trio_pyjo_ws.connect`, :func:`~trio_pyjo_ws.open_websocket`, :func:`~trio_pyjo_ws.serve` and
-    :func:`~trio_pyjo_ws.testing.open_memory_pair`. It lives in their nursery: cancelling that closes the socket at once.
-    Use it as ``async with`` to have it closed with :meth:`aclose`, and as ``async for`` to take messages until the
+    :func:`~trio_pyjo_ws.testing.open_memory_pair`. It lives in their nursery: cancelling that closes the socket at
+    once. Use it as ``async with`` to have it closed with :meth:`aclose`, and as ``async for`` to take messages until the
     peer closes normally.
 
     One task at a time may receive; any number may send.
@@ -87,6 +87,10 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         """An identifier of the connection, of this side and process."""
         self._subprotocol: str | None = None
         self._deflate = settings.compression
+        self._callbacks_running: deque[Coroutine[Any, Any, object]] = deque()
+        self.reverse_proxy = False
+        """Whether the request came through a reverse proxy that is trusted to name the client, see
+        :attr:`remote_address`. Settable, on a server."""
 
     def __repr__(self) -> str:
         host, port = self._transport.remote
@@ -99,8 +103,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             state=self._protocol.state.value,
             messages_waiting=len(self._inbox),
             bytes_unsent=self._queued(),
-            tasks_waiting_receive=len(self._read_lot) + (self._receiving and self._reading and not self._read_lot),
-            tasks_waiting_send=len(self._write_lot) + self._writing,
+            tasks_waiting_receive=int(self._receiving),
+            tasks_waiting_send=len(self._write_lot) + (self._writing and not self._writer_runs),
             pings_waiting=len(self._pings),
             latency=self._latency,
         )
@@ -112,7 +116,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
         Raises :class:`trio.EndOfChannel` after the peer has closed normally (1000, 1001 or no code),
         :class:`ConnectionClosed` after any other end, :class:`trio.ClosedResourceError` when this side has closed, and
-        :class:`trio.BusyResourceError` while another task receives; messages that came before the end are returned first.
+        :class:`trio.BusyResourceError` while another task receives. Messages that came before the end are returned
+        first.
 
         A checkpoint: checks for cancellation always, yields when it waits or when the task has not yielded for a
         millisecond. Cancelling it loses no message.
@@ -121,11 +126,11 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             raise trio.BusyResourceError("another task is receiving from this connection already")
         await checkpoint_if_cancelled()
         inbox = self._inbox
-        if inbox and perf_counter() - self._housekeeper.turn_started > TURN:
-            await self._yield()
-        if not inbox:
+        if not inbox or perf_counter() - self._housekeeper.turn_started > TURN:
             self._receiving = True
             try:
+                if inbox:
+                    await self._yield()
                 while not inbox:
                     self._prepare_to_wait()
                     if self._reading:
@@ -137,14 +142,14 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
                 if not self._attended:
                     self._attend()
         message = inbox.popleft()
-        self._active = True
         if not self._attended:
             self._attend()
         return message
 
     def receive_nowait(self) -> str | bytes:
-        """Return a message that has been read already. Raises :class:`trio.WouldBlock` where there is none, and what
-        :meth:`receive` raises once there will be none.
+        """Return a message that has been read already.
+
+        Raises :class:`trio.WouldBlock` where there is none, and what :meth:`receive` raises once there will be none.
         """
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this connection already")
@@ -153,20 +158,19 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
                 raise trio.WouldBlock
             raise self._end_of_messages()
         message = self._inbox.popleft()
-        self._active = True
         self._attend()
         return message
 
     # Sending
 
     @overload
-    async def send(self, message: str | bytes | bytearray | memoryview, /, *, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, message: str | Data, /, *, cb: SentCallback | None = ...) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, message: str | bytes | bytearray | memoryview, /) -> None: ...
+    async def send(self, cb: SentCallback, message: str | Data, /) -> None: ...
     @overload
     async def send(self, cb: SentCallback, /, *, text: str) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, binary: bytes | bytearray | memoryview) -> None: ...
+    async def send(self, cb: SentCallback, /, *, binary: Data) -> None: ...
     @overload
     async def send(self, cb: SentCallback, /, *, json: Any) -> None: ...
     @overload
@@ -174,30 +178,33 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     @overload
     async def send(self, *, text: str, cb: SentCallback | None = ...) -> None: ...
     @overload
-    async def send(self, *, binary: bytes | bytearray | memoryview, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, *, binary: Data, cb: SentCallback | None = ...) -> None: ...
     @overload
     async def send(self, *, json: Any, cb: SentCallback | None = ...) -> None: ...
     @overload
     async def send(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
 
-    async def send(self, first: Any = _MISSING, second: Any = _MISSING, /, **forms: Any) -> None:
-        """Send a message, or a frame, and return once it is written or is in a batch that is written before this task
-        can next block.
+    async def send(self, *given: Any, **forms: Any) -> None:
+        """Send a message, or a frame.
 
-        ``str`` goes as text, ``bytes`` as binary; ``text=``, ``binary=`` and ``json=`` (any object that JSON can hold, sent
-        as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends any frame as it is. A callable, first
-        or as ``cb=``, is called with the transaction once everything queued so far has been handed to the kernel.
+        Returns once it is written, or is in a batch that is written before this task can next block.
 
-        Raises TypeError or ValueError before anything is written where the arguments do not fit, :class:`ConnectionClosed`
-        when the connection has ended, and :class:`trio.ClosedResourceError` when this side has closed it.
+        ``str`` goes as text, ``bytes`` as binary; ``text=``, ``binary=`` and ``json=`` (any object that JSON can hold,
+        sent as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends any frame as it is. A
+        callable, first or as ``cb=``, is called with the transaction once everything queued so far has been handed to
+        the kernel; asynchronous ones run in a task of the nursery, one after the other.
+
+        Raises TypeError or ValueError before anything is written where the arguments do not fit,
+        :class:`ConnectionClosed` when the connection has ended, and :class:`trio.ClosedResourceError` when this side
+        has closed it.
 
         A checkpoint, as :meth:`receive` is. Cancelled, it has queued the whole frame or nothing of it.
         """
         await checkpoint_if_cancelled()
-        if first.__class__ in _MESSAGE_TYPES and second is _MISSING and not forms:
-            payload, callback = first, None  # the usual form
+        if len(given) == 1 and given[0].__class__ in _MESSAGE_TYPES and not forms:
+            payload, callback = given[0], None  # the usual form
         else:
-            payload, callback = _compose(first, second, **forms)
+            payload, callback = compose(*given, **forms)
         if self._unsent:
             while self._queued() >= self._settings.write_limit and self._protocol.state is State.OPEN:
                 await self._wait_written(self._sent + 1)
@@ -206,19 +213,21 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             if not self._corked:
                 self._cork()
         elif not self._flush():
+            if self._ended:
+                raise self._closed_error()
             await self._wait_written(self._sent + self._queued())
             return
         if perf_counter() - self._housekeeper.turn_started > TURN:
             await self._yield()
 
     @overload
-    def send_nowait(self, message: str | bytes | bytearray | memoryview, /, *, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, message: str | Data, /, *, cb: SentCallback | None = ...) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, message: str | bytes | bytearray | memoryview, /) -> None: ...
+    def send_nowait(self, cb: SentCallback, message: str | Data, /) -> None: ...
     @overload
     def send_nowait(self, cb: SentCallback, /, *, text: str) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, binary: bytes | bytearray | memoryview) -> None: ...
+    def send_nowait(self, cb: SentCallback, /, *, binary: Data) -> None: ...
     @overload
     def send_nowait(self, cb: SentCallback, /, *, json: Any) -> None: ...
     @overload
@@ -226,18 +235,18 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     @overload
     def send_nowait(self, *, text: str, cb: SentCallback | None = ...) -> None: ...
     @overload
-    def send_nowait(self, *, binary: bytes | bytearray | memoryview, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, *, binary: Data, cb: SentCallback | None = ...) -> None: ...
     @overload
     def send_nowait(self, *, json: Any, cb: SentCallback | None = ...) -> None: ...
     @overload
     def send_nowait(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
 
-    def send_nowait(self, first: Any = _MISSING, second: Any = _MISSING, /, **forms: Any) -> None:
+    def send_nowait(self, *given: Any, **forms: Any) -> None:
         """Queue what :meth:`send` would send, and return at once. It is written in the next turn of the scheduler.
 
         Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already.
         """
-        payload, callback = _compose(first, second, **forms)
+        payload, callback = compose(*given, **forms)
         if self._protocol.state is State.OPEN and self._queued() >= self._settings.write_limit:
             raise trio.WouldBlock
         self._queue(payload, callback)
@@ -250,24 +259,36 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         protocol = self._protocol
         if protocol.state is not State.OPEN:
             raise self._closed_error()
-        if payload.__class__ is not Frame:
-            protocol.send_message(payload)  # type: ignore[arg-type]
+        if isinstance(payload, Frame):
+            protocol.send_frame(payload)
         else:
-            protocol.send_frame(payload)  # type: ignore[arg-type]
-            if protocol.state is not State.OPEN:
-                self._closed_here = True
-                self._advance_closing()
+            protocol.send_message(payload)
         if callback is not None:
             self._drain_callbacks.append((self._sent + self._queued(), self._bind(callback)))
             self._write_watched = True
+        if self._protocol.state is not State.OPEN:  # That was a Close frame.
+            self._closing_began()
 
     def _bind(self, callback: SentCallback) -> Callable[[], None]:
         def call() -> None:
             result = callback(self)
             if inspect.iscoroutine(result):
-                self._start_soon(lambda: result, f"callback {callback!r}")
+                self._callbacks_running.append(result)
+                if len(self._callbacks_running) == 1:
+                    self._start_soon(self._run_callbacks, "callbacks of send()")
 
         return call
+
+    async def _run_callbacks(self) -> None:
+        """Run the asynchronous callbacks of send(), one after the other."""
+        running = self._callbacks_running
+        try:
+            while running:
+                await running[0]
+                del running[0]
+        finally:
+            while running:
+                running.popleft().close()
 
     async def drain(self) -> None:
         """Wait until everything queued so far has been handed to the kernel. A checkpoint.
@@ -275,8 +296,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         Raises what :meth:`send` raises when the connection ends before that.
         """
         await trio.lowlevel.checkpoint()
+        position = self._sent + self._queued()
         self._flush_or_write()
-        await self._wait_written(self._sent + self._queued())
+        await self._wait_written(position)
 
     async def ping(self, payload: bytes | None = None) -> float:
         """Send a ping, wait for its pong, and return the seconds that it took.
@@ -290,8 +312,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             payload = token_bytes(4)
         if not isinstance(payload, bytes):
             raise TypeError(f"the payload of a ping is bytes, not {type(payload).__name__}")
-        if len(payload) > 125:
-            raise ValueError(f"the payload of a ping has at most 125 bytes, not {len(payload)}")
+        if len(payload) > MAX_PING:
+            raise ValueError(f"the payload of a ping has at most {MAX_PING} bytes, not {len(payload)}")
         if payload in self._pings:
             raise ValueError(f"a ping with the payload {payload!r} is waiting for its pong already")
         if self._protocol.state is not State.OPEN:
@@ -303,7 +325,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             await ping.answered.wait()
         finally:
             self._pongs_awaited -= 1
-            self._pings.pop(payload, None)
+            if self._pings.get(payload) is ping:  # and not one that was sent since this one was answered
+                del self._pings[payload]
         if ping.latency is None:
             raise self._closed_error()
         return ping.latency
@@ -314,8 +337,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         """Close gracefully: send Close, wait for the peer's Close and the end of the stream, return how it ended.
 
         That is the :class:`Close` that the peer answered with, or one with 1006 where it did not within
-        ``close_timeout``. Messages that were received before stay readable; those that still come are discarded. Where the
-        connection is closing already, this waits for its end.
+        ``close_timeout``. Messages that were received before stay readable; those that still come are discarded. Where
+        the connection is closing already, this waits for its end.
 
         Raises ValueError before anything is written: for a code that must not be sent, for a reason of more than 123
         bytes of UTF-8, and for a reason without a code. A checkpoint; cancelled, the connection goes on closing in the
@@ -336,7 +359,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             await self.finish(1000)
         finally:
             self._closed_here = True
-            self._end()
+            self._abandon()
 
     @property
     def close(self) -> Close | None:
@@ -356,9 +379,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         the network waits for it. Closing the channel unsubscribes; it ends when the connection does. JSON that does not
         decode raises ValueError in the channel's reader, and the connection goes on.
         """
-        channel = self._emitter.open_channel(event, max_buffer_size)
-        self._tell_state(event)
-        return channel
+        return self._emitter.open_channel(event, max_buffer_size)
 
     @overload
     def on(self, event: Callable[..., Any], /) -> Callable[..., Any]: ...
@@ -369,9 +390,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         """Subscribe a callback, and return it. ``@ws.on`` takes the event's name from the function's.
 
         It is called as ``callback(ws, value)``, ``finish`` as ``callback(ws, code, reason)``, and ``drain``,
-        ``connection``, ``resume`` as ``callback(ws)``. A synchronous one runs where the event happens; an asynchronous one in a
-        task of the nursery, one call after the other. An exception in it is never swallowed: it comes out where the
-        event happens, or else in the nursery (on a server: it ends this connection with 1011).
+        ``connection``, ``resume`` as ``callback(ws)``. A synchronous one runs where the event happens; an asynchronous
+        one in a task of the nursery, one call after the other. An exception in it is never swallowed: it comes out
+        where the event happens, or else in the nursery (on a server: it ends this connection with 1011).
         """
         return self._subscribe(event, callback, once=False)
 
@@ -380,25 +401,22 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     @overload
     def once(self, event: str, callback: Callable[..., Any], /) -> Callable[..., Any]: ...
 
-    def once(self, event: str | Callable[..., Any], callback: Callable[..., Any] | None = None, /) -> Callable[..., Any]:
+    def once(
+        self, event: str | Callable[..., Any], callback: Callable[..., Any] | None = None, /
+    ) -> Callable[..., Any]:
         """Subscribe a callback for the next time only; otherwise as :meth:`on`."""
         return self._subscribe(event, callback, once=True)
 
     def _subscribe(
         self, event: str | Callable[..., Any], callback: Callable[..., Any] | None, once: bool
     ) -> Callable[..., Any]:
+        name = event
         if callback is None and callable(event):
-            event, callback = event.__name__, event
-        if callback is None or not isinstance(event, str):
-            raise TypeError(f"on() and once() take a function, or an event and a callback; not {event!r}")
-        self._emitter.on(event, callback, once)
-        self._tell_state(event)
+            name, callback = getattr(event, "__name__", ""), event
+        if callback is None or not isinstance(name, str):
+            raise TypeError(f"on() and once() take a function, or an event and a callback; not {event!r:.60}")
+        self._emitter.on(name, callback, once)
         return callback
-
-    def _tell_state(self, event: str) -> None:
-        # What has happened once and for all is told to those who come late, too.
-        if event == "connection" and self.established:
-            self._emitter.emit("connection")
 
     def catch(self, callback: Callable[..., Any], /) -> Callable[..., Any]:
         """Subscribe a callback to ``error``."""
@@ -418,12 +436,11 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     def has_subscribers(self, event: str, /) -> bool:
         """Whether there is a callback or a channel for an event."""
-        self._emitter.callbacks(event)
-        return self._emitter.has(event)
+        return bool(self._emitter.subscriptions(event))
 
     def emit(self, event: str, /, *arguments: Any) -> Transaction:
         """Call the callbacks and feed the channels of an event. An ``error`` that nobody subscribes to is raised."""
-        self._emitter.callbacks(event)
+        self._emitter.subscriptions(event)
         if not self._emitter.emit(event, *arguments) and event == "error":
             error = arguments[0] if arguments else "unknown error"
             raise error if isinstance(error, Exception) else RuntimeError(error)
@@ -444,7 +461,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         rsv2: bool | int,
         rsv3: bool | int,
         op: int,
-        payload: bytes | bytearray | memoryview,
+        payload: Data,
     ) -> bytes:
         """The bytes of a frame, masked where this side masks."""
         return frames.build_frame(fin, rsv1, rsv2, rsv3, op, payload, masked=self.masked)
@@ -454,18 +471,18 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     @overload
     def build_message(self, *, text: str) -> bytes: ...
     @overload
-    def build_message(self, *, binary: bytes | bytearray | memoryview) -> bytes: ...
+    def build_message(self, *, binary: Data) -> bytes: ...
     @overload
     def build_message(self, *, json: Any) -> bytes: ...
     @overload
     def build_message(self, *, frame: FrameFields) -> bytes: ...
 
-    def build_message(self, message: Any = _MISSING, /, **forms: Any) -> bytes:
+    def build_message(self, *given: Any, **forms: Any) -> bytes:
         """The bytes of the frame that :meth:`send` would send.
 
         A compressed message becomes part of what the peer decompresses: build it only to send it, and in order.
         """
-        payload, callback = _compose(message, _MISSING, **forms)
+        payload, callback = compose(*given, **forms)
         if callback is not None:
             raise TypeError("build_message() takes no callback: nothing is sent")
         if isinstance(payload, Frame):
@@ -490,7 +507,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     def compressed(self, compressed: bool) -> None:
         agreement = self._protocol.agreement
         if compressed and (agreement is None or agreement.deflate is None or not agreement.deflate.can_compress):
-            raise ValueError("messages cannot be compressed: the opening handshake has not agreed on permessage-deflate")
+            raise ValueError(
+                "messages cannot be compressed: the opening handshake has not agreed on permessage-deflate"
+            )
         self._protocol.compressed = bool(compressed)
 
     @property
@@ -509,7 +528,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     @max_websocket_size.setter
     def max_websocket_size(self, size: int) -> None:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        given: object = size
+        if not isinstance(given, int) or isinstance(given, bool) or given < 0:
             raise ValueError(f"max_websocket_size is a number of bytes, not {size!r}")
         self._protocol.max_websocket_size = size
 
@@ -558,8 +578,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     @property
     def error(self) -> Exception | None:
         """Why the connection ended, where it ended otherwise than by a normal close."""
-        error = self._end_of_messages() if self._protocol.close is not None else None
-        return None if isinstance(error, (trio.EndOfChannel, trio.ClosedResourceError)) else error
+        close = self._protocol.close
+        return None if close is None or close.code in NORMAL_CODES else ConnectionClosed(close)
 
     @property
     def success(self) -> Response | None:
@@ -578,8 +598,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     @property
     def remote_address(self) -> str | None:
-        """The peer's IP address."""
-        return self.original_remote_address
+        """The peer's IP address: the last that X-Forwarded-For names, where :attr:`reverse_proxy` is set."""
+        forwarded = self.req.headers.getall("X-Forwarded-For", []) if self.reverse_proxy and self.req else []
+        return ",".join(forwarded).rpartition(",")[2].strip() or self.original_remote_address
 
     @property
     def original_remote_address(self) -> str | None:
@@ -596,6 +617,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     def with_compression(self, deflate: Deflate | None = None) -> None:
         """Compress messages if the client offers permessage-deflate, whatever the server's own option says."""
         self._check_connecting()
+        if not isinstance(deflate, (Deflate, type(None))):
+            raise TypeError(f"with_compression() takes a Deflate, not {type(deflate).__name__}")
         self._deflate = Deflate() if deflate is None else deflate
 
     def with_protocols(self, *names: str) -> str | None:
@@ -608,58 +631,3 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         if self.established or self.req is None:
             raise RuntimeError("this is for the server's on_request, before the opening handshake is answered")
         return self.req
-
-
-def _compose(
-    first: Any,
-    second: Any,
-    *,
-    text: Any = _MISSING,
-    binary: Any = _MISSING,
-    json: Any = _MISSING,
-    frame: Any = _MISSING,
-    cb: SentCallback | None = None,
-) -> tuple[str | bytes | Frame, SentCallback | None]:
-    """What the arguments of ``send`` say: the message or frame, and the callback."""
-    message = first
-    if callable(first):
-        if cb is not None:
-            raise TypeError("two callbacks: one given first and one as cb=")
-        cb, message = first, second
-    elif second is not _MISSING:
-        raise TypeError(f"send() takes one message; a callable before it is a callback, and {first!r:.60} is none")
-    if cb is not None and not callable(cb):
-        raise TypeError(f"cb= is a callable, not {cb!r:.60}")
-    given = {"a message": message, "text=": text, "binary=": binary, "json=": json, "frame=": frame}
-    names = [name for name, value in given.items() if value is not _MISSING]
-    if len(names) != 1:
-        what = " and ".join(names) if names else "nothing"
-        raise TypeError(f"one of a message, text=, binary=, json= and frame= is sent; given was {what}")
-    if json is not _MISSING:
-        # As Mojolicious writes it: compact, and characters as they are. NaN is no JSON.
-        return json_module.dumps(json, separators=(",", ":"), ensure_ascii=False, allow_nan=False), cb
-    if frame is not _MISSING:
-        return _frame(frame), cb
-    if text is not _MISSING:
-        if not isinstance(text, str):
-            raise TypeError(f"text= is str, not {type(text).__name__}; bytes go as binary=")
-        return str(text), cb
-    payload = message if binary is _MISSING else binary
-    if isinstance(payload, (bytes, bytearray, memoryview)):
-        return bytes(payload), cb
-    if binary is _MISSING and isinstance(payload, str):
-        return str(payload), cb
-    accepted = "str or bytes; objects go as json=" if binary is _MISSING else "bytes; str goes as text="
-    raise TypeError(f"{names[0]} is {accepted}: not {type(payload).__name__}")
-
-
-def _frame(fields: Any) -> Frame:
-    try:
-        fin, rsv1, rsv2, rsv3, opcode, payload = fields
-    except (TypeError, ValueError):
-        raise TypeError(f"frame= is [fin, rsv1, rsv2, rsv3, opcode, payload], not {fields!r:.60}") from None
-    if not isinstance(opcode, int) or not 0 <= opcode <= 15:
-        raise ValueError(f"the opcode of a frame is an integer from 0 to 15, not {opcode!r}")
-    if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise TypeError(f"the payload of a frame is bytes, not {type(payload).__name__}")
-    return Frame(bool(fin), bool(rsv1), bool(rsv2), bool(rsv3), opcode, bytes(payload))

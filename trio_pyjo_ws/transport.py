@@ -1,7 +1,7 @@
 """A socket, or any trio stream, behind one small interface.
 
-A checkpoint in trio costs about 3 us, a trip through ``SocketStream`` several times its two system calls. So over plain TCP
-(and Unix sockets) the transport takes the descriptor over from the stream and calls the kernel itself, without
+A checkpoint in trio costs about 3 us, a trip through ``SocketStream`` several times its two system calls. So over plain
+TCP (and Unix sockets) the transport takes the descriptor over from the stream and calls the kernel itself, without
 blocking: a message that fits into the socket's buffer is written by one system call in the caller's task, and reading
 waits in the scheduler only when there is nothing to read. Every other stream is used through its own methods, so a
 transport over it is never ready at once: ``try_send`` takes nothing and ``try_receive`` has nothing.
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 __all__ = ["RECEIVE_SIZE", "SocketTransport", "StreamTransport", "Transport", "open_transport"]
 
@@ -59,7 +61,7 @@ class Transport:
         raise NotImplementedError
 
     def try_receive(self) -> bytes | None:
-        """What has arrived, without waiting: ``b""`` at the end of the stream, None where there is nothing after all."""
+        """What has arrived, without waiting: ``b""`` at the end of the stream, None where there is nothing."""
         raise NotImplementedError
 
     async def receive(self) -> bytes:
@@ -118,6 +120,8 @@ class SocketTransport(Transport):
 
     async def send_some(self, data: bytes | memoryview) -> int:
         while True:
+            if self._fd == -1:
+                await _wait_closed()
             await trio.lowlevel.wait_writable(self._fd)
             if sent := self.try_send(data):
                 return sent
@@ -140,9 +144,12 @@ class SocketTransport(Transport):
             self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
+        if self._fd != -1:
+            trio.lowlevel.notify_closing(self._fd)
             self._sock.close()
+            # Whoever opens something next is given the number: never wait on it again.
+            self._fd = -1
+            self.wait_receive = _wait_closed  # type: ignore[method-assign]
 
     async def aclose(self) -> None:
         self.close()
@@ -183,7 +190,9 @@ class StreamTransport(Transport):
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
-            await trio.aclose_forcefully(self._stream)
+            # It does not wait; but a Cancelled out of it would keep the caller from closing the next.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
 
 
 def open_transport(stream: trio.abc.Stream) -> Transport:
@@ -206,6 +215,10 @@ def _stream_addresses(stream: Any) -> tuple[tuple[str | None, int | None], tuple
         with suppress(OSError):
             return _address(stream.socket.getsockname()), _address(stream.socket.getpeername())
     return _NO_ADDRESS, _NO_ADDRESS
+
+
+async def _wait_closed() -> NoReturn:
+    raise trio.ClosedResourceError("the socket is closed")
 
 
 def _broken(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:

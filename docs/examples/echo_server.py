@@ -1,4 +1,5 @@
 import argparse
+from functools import partial
 
 import trio
 
@@ -10,24 +11,16 @@ async def echo(ws: Transaction) -> None:
         await ws.send(message)
 
 
-async def main(port: int, *, compress: bool) -> None:
+async def main(port: int, compress: bool) -> None:
+    start = partial(serve, echo, port, host="127.0.0.1", compression=compress, max_websocket_size=16 * 2**20)
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(
-            lambda task_status: serve(
-                echo,
-                port,
-                host="127.0.0.1",
-                compression=compress,
-                max_websocket_size=16 * 2**20,
-                task_status=task_status,
-            )
-        )
+        server = await nursery.start(start)  # returns once the server listens
         print(f"listening on {server.url}", flush=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Send every message back.")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--compress", action="store_true")
     arguments = parser.parse_args()
-    trio.run(lambda: main(arguments.port, compress=arguments.compress))
+    trio.run(main, arguments.port, arguments.compress)

@@ -22,7 +22,7 @@ from typing import Union
 
 from ..errors import RemoteProtocolError
 
-__all__ = ["Decoder", "Item", "apply_mask", "encode"]
+__all__ = ["Decoder", "Item", "Utf8Validator", "apply_mask", "encode"]
 
 Item = Union[str, bytes, "tuple[int, bytes]", RemoteProtocolError]
 
@@ -45,6 +45,7 @@ TRANSLATE_FROM = 1024
 """Bytes from which four translated lanes are faster than one big integer."""
 
 _TRANSLATIONS: list[bytes] = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 _short_head = struct.Struct("!BB").pack
 _medium_head = struct.Struct("!BBH").pack
 _long_head = struct.Struct("!BBQ").pack
@@ -75,7 +76,27 @@ def encode(head: int, payload: bytes, key: bytes | None = None) -> bytes:
         start = _medium_head(head, MASKED | 126, length)
     else:
         start = _long_head(head, MASKED | 127, length)
-    return b"%b%b%b" % (start, key, apply_mask(payload, key))
+    return b"".join((start, key, apply_mask(payload, key)))
+
+
+class Utf8Validator:
+    """Whether bytes that come in pieces are UTF-8 (section 8.1), told at the first byte that cannot be."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self) -> None:
+        self._decoder = _Utf8Decoder()
+
+    def accepts(self, piece: bytes | bytearray, final: bool) -> bool:
+        """Whether the text may go on with ``piece`` and, where that is the ``final`` one, end with it."""
+        decoder = self._decoder
+        try:
+            decoder.decode(piece, final)
+        except UnicodeDecodeError:
+            return False
+        # Python looks at a surrogate, ED and A0 to BF, only once its third byte is there.
+        waiting = decoder.getstate()[0]
+        return not (len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0)
 
 
 class Decoder:
@@ -122,7 +143,7 @@ class Decoder:
         self._fragmented = False
         self._compressed = False
         self._size = 0
-        self._utf8: codecs.IncrementalDecoder | None = None
+        self._utf8: Utf8Validator | None = None
         # Of the frame whose header is complete and whose payload is not:
         self._partial: bytearray | None = None
         self._head = 0
@@ -131,7 +152,10 @@ class Decoder:
         self._failed = False
 
     def decode(self, data: bytes, limit: int) -> list[Item]:
-        """Take ``data`` in, and give at most ``limit`` items of all that has come."""
+        """Take ``data`` in, and give at most ``limit`` items of all that has come.
+
+        A ``limit`` of 0, before the first frame, only keeps the data.
+        """
         items: list[Item] = []
         self.plain = True
         position = 0
@@ -230,8 +254,8 @@ class Decoder:
         self._missing = length
         self._key = key
         self._partial = bytearray()
-        if head & OPCODE == TEXT and not head & RSV1:
-            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        if head & OPCODE in (TEXT, BINARY):
+            self._expect(head)
         self._resume(data, start, items)
 
     def _resume(self, data: bytes, position: int, items: list[Item]) -> int:
@@ -251,22 +275,24 @@ class Decoder:
         elif not self._missing:
             self._partial = None
             whole = self.straight and not self._fragmented and self._head in (FIN_TEXT, FIN_BINARY)
-            self._finish_frame(self._head, bytes(partial), whole, items, validated=True)
+            if whole and self._head == FIN_TEXT:
+                items.append(partial.decode())  # without a copy in between: a message may be large
+            else:
+                self._finish_frame(self._head, bytes(partial), whole, items, validated=True)
         return end
+
+    def _expect(self, head: int) -> None:
+        """A message begins: what the bytes that follow have to be."""
+        is_text = head & OPCODE == TEXT and not head & RSV1
+        self._utf8 = Utf8Validator() if is_text else None
 
     def _is_valid_text(self, head: int, piece: bytes | bytearray, frame_ends: bool) -> bool:
         """Whether ``piece`` goes on with an uncompressed text message (section 8.1); other payloads always do."""
         if self._utf8 is None or head & OPCODE >= FIRST_CONTROL_OPCODE:
             return True
-        try:
-            self._utf8.decode(piece, frame_ends and bool(head & FIN))
-        except UnicodeDecodeError:
-            return False
-        return True
+        return self._utf8.accepts(piece, frame_ends and bool(head & FIN))
 
-    def _finish_frame(
-        self, head: int, payload: bytes, whole: bool, items: list[Item], validated: bool = False
-    ) -> None:
+    def _finish_frame(self, head: int, payload: bytes, whole: bool, items: list[Item], validated: bool = False) -> None:
         """A frame is complete: give it, or the message that it is, and remember what the next one may be."""
         if whole:
             if head == FIN_BINARY:
@@ -282,8 +308,7 @@ class Decoder:
             if opcode:
                 self._compressed = bool(head & RSV1)
                 if not validated:
-                    is_text = opcode == TEXT and not self._compressed
-                    self._utf8 = codecs.getincrementaldecoder("utf-8")() if is_text else None
+                    self._expect(head)
             if not validated and not self._is_valid_text(head, payload, True):
                 self._fail(items, "text that is not UTF-8", 1007)
                 return

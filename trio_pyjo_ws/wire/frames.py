@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ..errors import RemoteProtocolError
-from ._codec import Decoder, Item, apply_mask, encode
+from ._codec import Decoder, Item, Utf8Validator, apply_mask, encode
 
 __all__ = [
     "Close",
@@ -18,6 +18,7 @@ __all__ = [
     "Frame",
     "Item",
     "Opcode",
+    "Utf8Validator",
     "apply_mask",
     "build_frame",
     "codec",
@@ -64,6 +65,14 @@ class Frame(NamedTuple):
             payload,
         )
 
+    @property
+    def head(self) -> int:
+        """The first byte of the frame on the wire. ValueError for an opcode that does not fit into it."""
+        if self.opcode not in range(0x10):
+            raise ValueError(f"the opcode of a frame is an integer from 0 to 15, not {self.opcode!r}")
+        bits = bool(self.fin) << 7 | bool(self.rsv1) << 6 | bool(self.rsv2) << 5 | bool(self.rsv3) << 4
+        return bits | self.opcode
+
 
 _NAMED = frozenset(Opcode)
 
@@ -93,17 +102,15 @@ def build_frame(
     *,
     masked: bool = False,
 ) -> bytes:
-    """The bytes of one frame, with any bits and any opcode of 0 to 15; ``masked`` gives it a fresh masking key.
+    r"""The bytes of one frame, with any bits and any opcode of 0 to 15; ``masked`` gives it a fresh masking key.
 
     >>> build_frame(1, 0, 0, 0, 1, b"Hello")
-    b'\\x81\\x05Hello'
+    b'\x81\x05Hello'
     """
-    if not isinstance(op, int) or not 0 <= op <= 0x0F:
-        raise ValueError(f"the opcode of a frame is an integer from 0 to 15, not {op!r}")
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise TypeError(f"the payload of a frame is bytes, not {type(payload).__name__}")
-    head = bool(fin) << 7 | bool(rsv1) << 6 | bool(rsv2) << 5 | bool(rsv3) << 4 | op
-    return encode(head, bytes(payload), masking_key() if masked else None)
+    frame = Frame(bool(fin), bool(rsv1), bool(rsv2), bool(rsv3), op, bytes(payload))
+    return encode(frame.head, frame.payload, masking_key() if masked else None)
 
 
 def parse_frame(buffer: bytearray, max_size: int | None = None) -> Frame | None:

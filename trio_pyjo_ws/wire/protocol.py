@@ -17,19 +17,17 @@ A session, without a network::
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 import typing
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 
-from ..errors import LocalProtocolError, RemoteProtocolError
-from .deflate import PerMessageDeflate
-from .frames import Close, Decoder, Frame, Opcode, encode, masking_key
+from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from .frames import Close, Decoder, Frame, Opcode, Utf8Validator, encode, masking_key
 
 if TYPE_CHECKING:
-    from .deflate import Deflate
+    from .deflate import Deflate, PerMessageDeflate
     from .negotiate import Request, Response
 
 __all__ = [
@@ -51,6 +49,9 @@ MAX_WEBSOCKET_SIZE = 262_144
 MAX_EMPTY_FRAGMENTS = 1024
 """How many fragments of one message may be empty. Those with a payload are bounded by the message's size."""
 
+MAX_EARLY = 65_536
+"""Bytes that a server keeps of what a client sends before its request is answered. A client should send none."""
+
 MAX_REASON = 123
 """Bytes of a close reason: a control frame's 125 less two for the code (RFC 6455, section 5.5)."""
 
@@ -64,7 +65,7 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"  # this side sent Close, the peer's is awaited
     CLOSED = "closed"  # Close went both ways; the end of the stream is awaited
-    FAILED = "failed"  # the peer broke a rule and was told so; what it still sends is ignored
+    FAILED = "failed"  # the handshake failed, or the peer broke a rule and was told so; what still comes is ignored
     ENDED = "ended"  # the stream is over
 
 
@@ -72,6 +73,7 @@ class Signal(Enum):
     """What moves a connection from one state to the next."""
 
     ESTABLISHED = "the opening handshake succeeded"
+    REFUSED = "the opening handshake failed"
     CLOSE_SENT = "Close sent"
     CLOSE_RECEIVED = "Close received"
     BREACH = "the peer broke a rule"
@@ -79,7 +81,11 @@ class Signal(Enum):
 
 
 TRANSITIONS: dict[State, dict[Signal, State]] = {
-    State.CONNECTING: {Signal.ESTABLISHED: State.OPEN, Signal.END: State.ENDED},
+    State.CONNECTING: {
+        Signal.ESTABLISHED: State.OPEN,
+        Signal.REFUSED: State.FAILED,
+        Signal.END: State.ENDED,
+    },
     State.OPEN: {
         Signal.CLOSE_SENT: State.CLOSING,
         Signal.CLOSE_RECEIVED: State.CLOSED,
@@ -124,9 +130,11 @@ if TYPE_CHECKING:
         """What the state machine needs of either half of an opening handshake; see :mod:`.http1`."""
 
         rest: bytes
-        request: Request | None
-        response: Response | None
 
+        @property
+        def request(self) -> Request | None: ...
+        @property
+        def response(self) -> Response | None: ...
         def read(self, data: bytes) -> Agreement | Request | None: ...
         def read_eof(self) -> None: ...
         def write(self) -> bytes: ...
@@ -149,11 +157,11 @@ def default_max_websocket_size() -> int:
         return MAX_WEBSOCKET_SIZE
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"PYJO_MAX_WEBSOCKET_SIZE is a number of bytes, not {text[:60]!r}")
-    return int(text)
+    return int(text) or MAX_WEBSOCKET_SIZE  # 0 as in Mojolicious: the default
 
 
 def check_close(code: int | None, reason: str | None) -> bytes:
-    """The payload of a Close frame; ValueError where the RFC does not let this side send it.
+    """The payload of a Close frame; ValueError (or TypeError) where the RFC does not let this side send it.
 
     Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
     """
@@ -161,7 +169,9 @@ def check_close(code: int | None, reason: str | None) -> bytes:
         if reason:
             raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
         return b""
-    if not isinstance(code, int) or not _may_travel(code):
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an integer, not {code!r}")
+    if not _may_travel(code):
         raise ValueError(f"a close code is 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
     encoded = (reason or "").encode()
     if len(encoded) > MAX_REASON:
@@ -210,11 +220,11 @@ class Protocol:
         size = default_max_websocket_size() if max_websocket_size is None else max_websocket_size
         # Before the handshake has ended the decoder only holds the options that may be set on it.
         self._decoder = Decoder(role == "server", size)
-        # The message that is being received in fragments, or whole but compressed:
+        # The message that is being received in fragments; before the handshake has ended, what came behind the request:
         self._opcode = 0
         self._inflating = False
         self._message = bytearray()
-        self._utf8: codecs.IncrementalDecoder | None = None
+        self._utf8: Utf8Validator | None = None
         self._empty_fragments = 0
         if handshake is None:
             self._establish(agreement or Agreement(), b"")
@@ -256,7 +266,10 @@ class Protocol:
 
         Stops after ``max_messages`` messages and control frames, or when compressed messages have inflated to
         ``max_bytes``; ``pending`` tells that there is more, to be had by ``client_read()``. Raises
-        :class:`HandshakeError` where the opening handshake fails; nothing else.
+        :class:`HandshakeError` where the opening handshake fails, and nothing else: a breach after that is the last of
+        the events.
+
+        Frames that came right behind the handshake are kept, and ``pending`` is true: ``client_read()`` gives them too.
         """
         if self.state in _READS:
             if self.agreement.deflate is None:  # type: ignore[union-attr]  # there is one in these states
@@ -289,14 +302,27 @@ class Protocol:
         handshake = self.handshake
         assert handshake is not None
         try:
+            if self.role == "server" and handshake.request is not None:
+                self._keep_early(data)
+                return []
             found = handshake.read(data)
+        except HandshakeError:
+            self._move(Signal.REFUSED)
+            raise
         finally:
             self._queue(handshake.write())
         if found is None:
             return []
+        self.plain = False
         if isinstance(found, Agreement):
             self._establish(found, handshake.rest)
         return [found]
+
+    def _keep_early(self, data: bytes) -> None:
+        """The request is there and not answered yet; what follows it must not depend on how the bytes are cut."""
+        self._message += data
+        if len(self._message) > MAX_EARLY:
+            raise HandshakeError(f"more than {MAX_EARLY} bytes came before the request was answered")
 
     def accept(
         self, *, subprotocol: str | None = None, deflate: Deflate | None = None, headers: typing.Any = ()
@@ -304,21 +330,37 @@ class Protocol:
         """On the server: agree to the opening handshake that a :class:`Request` began.
 
         Compresses where ``deflate`` is given and the client offers it. Raises :class:`HandshakeError` where the
-        request is no valid opening handshake; the response that says so is waiting to be written.
+        request is no valid opening handshake; the response that says so is waiting to be written. Raises
+        :class:`LocalProtocolError` where there is no request to accept, and ValueError for what cannot be agreed to;
+        nothing is changed then.
         """
-        handshake = typing.cast("ServerSide", self.handshake)
+        handshake = self._server_side()
         try:
             agreement = handshake.accept(subprotocol=subprotocol, deflate=deflate, headers=headers)
+        except HandshakeError:
+            self._move(Signal.REFUSED)
+            raise
         finally:
             self._queue(handshake.write())
-        self._establish(agreement, handshake.rest)
+        early = bytes(self._message)
+        self._message.clear()
+        self._establish(agreement, handshake.rest + early)
         return agreement
 
     def refuse(self, response: Response) -> None:
-        """On the server: answer the opening handshake with ``response`` instead; the connection is over with that."""
-        handshake = typing.cast("ServerSide", self.handshake)
+        """On the server: answer the opening handshake with ``response`` instead; the connection is over with that.
+
+        May be called before there is a request. Raises :class:`LocalProtocolError` where it was answered already.
+        """
+        handshake = self._server_side()
         handshake.refuse(response)
         self._queue(handshake.write())
+        self._move(Signal.REFUSED)
+
+    def _server_side(self) -> ServerSide:
+        if self.role != "server" or self.state is not State.CONNECTING:
+            raise LocalProtocolError(f"there is no request to answer: this is a {self.role} that is {self.state.value}")
+        return typing.cast("ServerSide", self.handshake)
 
     def read_eof(self) -> None:
         """The peer's stream has ended. Without a Close before, the code is 1006 (section 7.1.5).
@@ -396,7 +438,7 @@ class Protocol:
             self._inflating = bool(head & 0x40)
             self._empty_fragments = 0
             if self._inflating and self._opcode == Opcode.TEXT:
-                self._utf8 = codecs.getincrementaldecoder("utf-8")()
+                self._utf8 = Utf8Validator()
         if not fin and not payload:
             self._empty_fragments += 1
             if self._empty_fragments > self._max_empty_fragments:
@@ -418,13 +460,11 @@ class Protocol:
     def _inflate(self, payload: bytes, fin: bool) -> bytes:
         assert self.agreement is not None
         assert self.agreement.deflate is not None
-        room = self.max_websocket_size - len(self._message)
+        # Less than nothing is left where max_websocket_size was lowered in the middle of a message.
+        room = max(0, self.max_websocket_size - len(self._message))
         payload = self.agreement.deflate.decompress(payload, final=fin, max_size=room)
-        if self._utf8 is not None:
-            try:
-                self._utf8.decode(payload, fin)
-            except UnicodeDecodeError:
-                raise RemoteProtocolError("text that is not UTF-8", 1007) from None
+        if self._utf8 is not None and not self._utf8.accepts(payload, fin):
+            raise RemoteProtocolError("text that is not UTF-8", 1007)
         return payload
 
     def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> None:
@@ -433,12 +473,19 @@ class Protocol:
         self.fail(exc.code, str(exc))
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection: send Close with ``code`` where none was sent, and ignore what still comes."""
+        """Fail the connection: send Close with ``code`` where none was sent, and ignore what still comes.
+
+        A ``reason`` of more than 123 bytes is cut. Raises ValueError for a code that may not be sent, and
+        :class:`LocalProtocolError` where there is no connection to fail: before the handshake has ended, after Close
+        has gone both ways, and after a failure. Nothing is changed then.
+        """
         reason = reason.encode()[:MAX_REASON].decode("utf-8", "ignore")
-        self.close = Close(code, reason)
-        if self.state is State.OPEN:
-            self._send_frame(0x80 | Opcode.CLOSE, check_close(code, reason))
+        payload = check_close(code, reason)
+        was_open = self.state is State.OPEN
         self._move(Signal.BREACH)
+        self.close = Close(code, reason)
+        if was_open:
+            self._send_frame(0x80 | Opcode.CLOSE, payload)
 
     # Writing
 
@@ -466,12 +513,12 @@ class Protocol:
 
     def encode_message(self, message: str | bytes) -> bytes:
         """The bytes of the frame of a message, whatever the state."""
-        if message.__class__ is str:
+        if isinstance(message, str):
             head = 0x81
-            payload = message.encode()  # type: ignore[union-attr]
+            payload = message.encode()
         else:
             head = 0x82
-            payload = message  # type: ignore[assignment]
+            payload = message
         if self.compressed:
             assert self.agreement is not None
             assert self.agreement.deflate is not None
@@ -480,15 +527,17 @@ class Protocol:
         return encode(head, payload, masking_key() if self.masked else None)
 
     def send_frame(self, frame: Frame) -> None:
-        """Send a frame as it is. Raises :class:`LocalProtocolError` unless the connection is open.
+        """Send a frame as it is: control frames, fragments, and frames that no rule allows.
+
+        Raises :class:`LocalProtocolError` unless the connection is open, and ValueError for an opcode over 15. A Close
+        begins the closing handshake, as :meth:`send_close` does.
 
         The seed lets its callers send any frame, a broken one too, and so does this: it is how fragmented messages and
         the frames of extensions are sent, and how other implementations are tested.
         """
         if self.state is not State.OPEN:
             raise LocalProtocolError(f"a frame cannot be sent: the connection is {self.state.value}")
-        head = frame.fin << 7 | frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4 | frame.opcode
-        self._send_frame(head, frame.payload)
+        self._send_frame(frame.head, frame.payload)
         if frame.opcode == Opcode.CLOSE:
             self._move(Signal.CLOSE_SENT)
 

@@ -1,0 +1,236 @@
+"""Every program of docs/examples runs as it stands; pytest runs those that are tests themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+import trio_pyjo_ws
+from trio_pyjo_ws import Transaction
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("test_"))
+
+PRINTED = {
+    "events": """\
+All data has been sent
+FIN: True
+RSV1: False
+RSV2: False
+RSV3: False
+Opcode: 1
+Payload: b'Hello World!'
+Text: b'Hello World!'
+Message: 'Hello World!'
+Error: Expecting value: line 1 column 1 (char 0)
+FIN: True
+RSV1: False
+RSV2: False
+RSV3: False
+Opcode: 1
+Payload: b'{"test":[1,2,3]}'
+Text: b'{"test":[1,2,3]}'
+Message: '{"test":[1,2,3]}'
+JSON: {'test': [1, 2, 3]}
+FIN: True
+RSV1: False
+RSV2: False
+RSV3: False
+Opcode: 2
+Payload: b'[1, 2, 3]'
+Binary: b'[1, 2, 3]'
+Message: b'[1, 2, 3]'
+JSON: [1, 2, 3]
+FIN: True
+RSV1: False
+RSV2: False
+RSV3: False
+Opcode: 8
+Payload: b'\\x03\\xe8'
+WebSocket closed with status 1000
+""",
+    "channels": """\
+text b'Gr\\xc3\\xbc\\xc3\\x9fe'
+message Grüße
+binary b'\\x00\\x01'
+json {'test': [1, 2, 3]}
+json Expecting value: line 1 column 1 (char 0)
+frame Frame(fin=True, rsv1=False, rsv2=False, rsv3=False, opcode=<Opcode.PONG: 10>, payload=b'Test 123')
+drain True
+receive Hello World!
+finish Close(code=1000, reason='')
+""",
+    "sending": """\
+'Hello World!'
+b'Hello World!'
+'Hello World!'
+b'Hello World!'
+'{"test":[1,2,3]}'
+'Hello World!'
+all data has been written
+all data has been written
+all data has been written
+'Hello World!'
+'[1,2,3]'
+'Hello World!'
+'message 0'
+'message 1'
+'message 2'
+compressed True
+b'Hello World!'
+""",
+    "frames": """\
+b'\\x82\\x0cHello World!'
+b'\\x01\\x06Hello '
+b'\\x80\\x06World!'
+b'\\x88\\x00'
+b'\\x89\\x08Test 123'
+b'\\x8a\\x08Test 123'
+b'\\x82\\x0cHello World!'
+b'\\x81\\x0cHello World!'
+b'\\x81\\x10{"test":[1,2,3]}'
+Your turn.
+masked True False
+FIN: True
+RSV1: False
+RSV2: False
+RSV3: False
+Opcode: 2
+Payload: b'Hello World!'
+Left: b''
+None Frame(fin=True, rsv1=False, rsv2=False, rsv3=False, opcode=<Opcode.TEXT: 1>, payload=b'Hello')
+""",
+    "handshake": """\
+101 chat.v2 True
+127.0.0.1 True
+Ada speaks chat.v2
+Close(code=1000, reason='')
+404 b'There is only /chat here.\\n'
+""",
+    "closing": """\
+client: Close(code=1005, reason='')
+server: end, Close(code=1005, reason='')
+client: Close(code=1000, reason='')
+server: end, Close(code=1000, reason='')
+client: Close(code=1003, reason='')
+server: error, Close(code=1003, reason='Cannot accept data!')
+client: error, Close(code=1009, reason='a message of more than 1024 bytes')
+server: error, Close(code=1009, reason='a message of more than 1024 bytes')
+""",
+}
+
+# What the seed page shows, in the words of Python 3. Each stands in an example.
+SEED_CALLS = [
+    'ws.send("Hello World!")',
+    'ws.send(binary=b"Hello World!")',
+    'ws.send(text="Hello World!")',
+    'ws.send(json={"test": [1, 2, 3]})',
+    'ws.send(frame=[1, 0, 0, 0, 9, b"Hello World!"])',
+    'ws.send(written, "Hello World!")',
+    "def binary(ws",
+    "def drain(ws",
+    "def finish(ws",
+    "def frame(ws",
+    "def json(ws",
+    "def message(ws",
+    "def text(ws",
+    'print(f"FIN: {frame.fin}")',
+    'print(f"RSV1: {frame.rsv1}")',
+    'print(f"RSV2: {frame.rsv2}")',
+    'print(f"RSV3: {frame.rsv3}")',
+    'print(f"Opcode: {frame.opcode}")',
+    'print(f"Payload: {frame.payload!r}")',
+    'ws.build_frame(1, 0, 0, 0, 2, b"Hello World!")',
+    'ws.build_frame(0, 0, 0, 0, 1, b"Hello ")',
+    'ws.build_frame(1, 0, 0, 0, 0, b"World!")',
+    'ws.build_frame(1, 0, 0, 0, 8, b"")',
+    'ws.build_frame(1, 0, 0, 0, 9, b"Test 123")',
+    'ws.build_frame(1, 0, 0, 0, 10, b"Test 123")',
+    'ws.build_message(binary=b"Hello World!")',
+    'ws.build_message(text="Hello World!")',
+    'ws.build_message(json={"test": [1, 2, 3]})',
+    "ws.parse_frame(",
+    "ws.finish()",
+    "ws.finish(1000)",
+    'ws.finish(1003, "Cannot accept data!")',
+    "ws.compressed = ",
+    "ws.masked",
+    "ws.max_websocket_size = 1024",
+]
+
+# The attributes and methods of the seed page, of what it inherits, and of its Mojolicious ancestor.
+SEED_NAMES = {
+    *["build_frame", "build_message", "compressed", "finish", "masked", "max_websocket_size", "parse_frame", "send"],
+    *["connection", "error", "is_finished", "is_websocket", "is_writing", "kept_alive", "local_address", "local_port"],
+    *["original_remote_address", "remote_address", "remote_port", "req", "res", "resume", "success"],
+    *["catch", "emit", "has_subscribers", "on", "once", "subscribers", "unsubscribe", "unsubscribe_all"],
+    *["established", "handshake", "protocol", "with_compression", "with_protocols"],
+}
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+
+
+# The package that the tests see, whether it is installed or on PYTHONPATH.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).parent.parent), "PYTHONIOENCODING": "utf-8"}
+
+
+def test_every_program_is_run_here() -> None:
+    assert set(PROGRAMS) == {"echo_client", "echo_server", *PRINTED}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_a_program_prints_what_it_shows(name: str) -> None:
+    done = subprocess.run(  # noqa: S603 - ours
+        command(name), capture_output=True, encoding="utf-8", env=ENVIRONMENT, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == PRINTED[name]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--compress",)])
+async def test_the_echo_programs_understand_each_other(options: tuple[str, ...], nursery: trio.Nursery) -> None:
+    async def start(task_status: trio.TaskStatus[trio.Process]) -> None:
+        await trio.run_process(
+            command("echo_server", "--port", "0", *options),
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            check=False,
+            task_status=task_status,
+        )
+
+    with trio.fail_after(60):
+        server = await nursery.start(start)
+        printed = b""
+        while not printed.endswith(b"\n"):
+            printed += await server.stdout.receive_some()
+        url = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+/)\n", printed.decode())
+        assert url
+        client = await trio.run_process(
+            command("echo_client", url[1]), env=ENVIRONMENT, capture_stdout=True, capture_stderr=True, check=False
+        )
+        assert client.stderr == b""
+        assert client.stdout.split() == b'Hello World! {"test":[1,2,3]}'.split()
+        assert client.returncode == 0
+        server.terminate()
+
+
+@pytest.mark.parametrize("call", SEED_CALLS)
+def test_the_seed_page_is_in_the_examples(call: str) -> None:
+    assert any(call in (EXAMPLES / f"{name}.py").read_text("utf-8") for name in PROGRAMS)
+
+
+def test_the_page_about_the_seed_names_everything() -> None:
+    page = (ROOT / "docs" / "seed.md").read_text("utf-8")
+    for name in SEED_NAMES:
+        assert name in {*dir(Transaction), "connection"}  # which each instance has
+        assert re.search(rf"`{name}\b", page), f"{name}: not in docs/seed.md"

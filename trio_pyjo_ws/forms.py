@@ -1,0 +1,84 @@
+"""What the arguments of ``send()`` say: a message or a frame, and perhaps a callback."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .wire.frames import Frame
+
+if TYPE_CHECKING:
+    from .transaction import Transaction
+
+__all__ = ["Data", "FrameFields", "SentCallback", "compose"]
+
+Data = bytes | bytearray | memoryview
+"""What goes as a binary message, and as the payload of a frame."""
+
+FrameFields = Frame | Sequence[Any]
+"""``[fin, rsv1, rsv2, rsv3, opcode, payload]``"""
+
+SentCallback = Callable[["Transaction"], object]
+"""Called with the transaction once everything queued so far has been handed to the kernel; may be asynchronous."""
+
+_MISSING: Any = object()
+
+
+def compose(
+    *given: Any,
+    text: Any = _MISSING,
+    binary: Any = _MISSING,
+    json: Any = _MISSING,
+    frame: Any = _MISSING,
+    cb: SentCallback | None = None,
+    **unknown: Any,
+) -> tuple[str | bytes | Frame, SentCallback | None]:
+    """Return the message or frame to send, and the callback.
+
+    Raises TypeError and ValueError that say what was given and what is accepted.
+    """
+    if unknown:
+        raise TypeError(f"send() takes a message, text=, binary=, json=, frame= and cb=; not {', '.join(unknown)}=")
+    if given and callable(given[0]):
+        if cb is not None:
+            raise TypeError("two callbacks: one given first and one as cb=")
+        cb, *given = given  # type: ignore[assignment]
+    if len(given) > 1:
+        raise TypeError(f"send() takes one message; a callable before it is a callback, and {given[0]!r:.60} is none")
+    if cb is not None and not callable(cb):
+        raise TypeError(f"cb= is a callable, not {cb!r:.60}")
+    message = given[0] if given else _MISSING
+    forms = {"a message": message, "text=": text, "binary=": binary, "json=": json, "frame=": frame}
+    names = [name for name, value in forms.items() if value is not _MISSING]
+    if len(names) != 1:
+        what = " and ".join(names) if names else "nothing"
+        raise TypeError(f"one of a message, text=, binary=, json= and frame= is sent; given was {what}")
+    if json is not _MISSING:
+        # As Mojolicious writes it: compact, and characters as they are. NaN is no JSON.
+        return json_module.dumps(json, separators=(",", ":"), ensure_ascii=False, allow_nan=False), cb
+    if frame is not _MISSING:
+        return _frame(frame), cb
+    if text is not _MISSING:
+        if not isinstance(text, str):
+            raise TypeError(f"text= is str, not {type(text).__name__}; bytes go as binary=")
+        return str(text), cb
+    payload = message if binary is _MISSING else binary
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload), cb
+    if binary is _MISSING and isinstance(payload, str):
+        return str(payload), cb
+    accepted = "str or bytes; objects go as json=" if binary is _MISSING else "bytes; str goes as text="
+    raise TypeError(f"{names[0]} is {accepted}: not {type(payload).__name__}")
+
+
+def _frame(fields: Any) -> Frame:
+    try:
+        fin, rsv1, rsv2, rsv3, opcode, payload = fields
+    except (TypeError, ValueError):
+        raise TypeError(f"frame= is [fin, rsv1, rsv2, rsv3, opcode, payload], not {fields!r:.60}") from None
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the payload of a frame is bytes, not {type(payload).__name__}")
+    frame = Frame(bool(fin), bool(rsv1), bool(rsv2), bool(rsv3), opcode, bytes(payload))
+    _ = frame.head  # Raises ValueError for an opcode that there cannot be.
+    return frame
