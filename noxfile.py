@@ -92,3 +92,11 @@ def tests(session: nox.Session) -> None:
     # By its path: with `-m pytest` the checkout would stand first on sys.path and hide the installed package.
     session.run("coverage", "run", str(Path(session.bin) / "pytest"), env=env)
     session.run("coverage", "report", env=env)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure beside other libraries, into docs/benchmarks, on a machine that does nothing else; see `-- --help`."""
+    install(session, "bench")
+    with session.chdir("tests"):  # a folder on sys.path that does not hold the checkout's package
+        session.run("python", "-m", "bench", *session.posargs)

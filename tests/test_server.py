@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    Starter = Callable[..., Awaitable["Service"]]
+    Errors = Callable[[], list[BaseException | None]]
+
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
@@ -110,9 +113,6 @@ class Service(NamedTuple):
         return await read_to_end(stream)
 
 
-Starter = "Callable[..., Awaitable[Service]]"
-
-
 @pytest.fixture
 async def start(nursery: trio.Nursery) -> Starter:
     async def start(handler: Any, **arguments: Any) -> Service:
@@ -133,9 +133,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> Callable[[], list[BaseException 
         return [record.exc_info and record.exc_info[1] for record in records]  # type: ignore[misc]
 
     return logged
-
-
-Errors = "Callable[[], list[BaseException | None]]"
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +196,8 @@ async def test_start_gives_a_server_that_tells_where_it_is(nursery: trio.Nursery
 
 
 @pytest.mark.parametrize(
-    ("host", "name"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")]
+    ("host", "name"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::1]")],  # noqa: S104
 )
 async def test_its_url_reaches_it(nursery: trio.Nursery, host: str, name: str) -> None:
     server = await nursery.start(partial(serve, echo, 0, host=host))
@@ -381,7 +379,7 @@ async def test_a_request_may_come_byte_by_byte(start: Starter) -> None:
         pytest.param(request(sec_websocket_protocol="a b"), 400, id="a subprotocol that is no token"),
         pytest.param(request(sec_websocket_extensions="a; b=;"), 400, id="a malformed extension"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01", 400, id="TLS"),
-        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP/2"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 426, id="HTTP/2"),
     ],
 )
 async def test_a_bad_request_gets_its_status_and_the_connection_ends(
@@ -435,13 +433,12 @@ async def test_one_byte_a_second_is_dropped_at_the_open_timeout(
 ) -> None:
     service = await start(never, open_timeout=10)
     stream = service.dial()
-    sent = 0
+    await trio.sleep(0.5)
+    for byte in REQUEST[:10]:
+        await stream.send_all(bytes([byte]))
+        await trio.sleep(1)
     with pytest.raises(trio.BrokenResourceError):
-        for byte in request("GET / HTTP/1.1", "X: " + "a" * 100):
-            await stream.send_all(bytes([byte]))
-            sent += 1
-            await trio.sleep(1)
-    assert sent == 10
+        await stream.send_all(REQUEST[10:11])
     assert await read_to_end(stream) == b""
     assert errors() == []
 
@@ -458,9 +455,7 @@ async def test_tls_that_stalls_is_dropped_at_the_open_timeout(
     nursery: trio.Nursery, autojump_clock: MockClock, server_context: ssl.SSLContext, errors: Errors
 ) -> None:
     listener = MemoryListener()
-    await nursery.start(
-        partial(serve_listeners, never, [trio.SSLListener(listener, server_context)], open_timeout=7)
-    )
+    await nursery.start(partial(serve_listeners, never, [trio.SSLListener(listener, server_context)], open_timeout=7))
     assert await read_to_end(listener.connect()) == b""
     assert trio.current_time() == 7
     assert errors() == []
@@ -481,9 +476,7 @@ async def test_what_is_not_tls_on_a_tls_port_ends_that_connection_only(
     assert errors() == []
 
 
-async def test_the_open_timeout_is_over_once_the_connection_is_open(
-    start: Starter, autojump_clock: MockClock
-) -> None:
+async def test_the_open_timeout_is_over_once_the_connection_is_open(start: Starter, autojump_clock: MockClock) -> None:
     service = await start(echo, open_timeout=1)
     ws = await service.connect()
     await trio.sleep(100)
@@ -528,12 +521,12 @@ async def test_a_peer_that_resets_in_the_handshake_is_no_error(nursery: trio.Nur
 async def test_over_tcp_a_refusal_is_read_whole_though_the_peer_goes_on_sending(nursery: trio.Nursery) -> None:
     # A socket that is closed while it has unread data resets the connection, and takes the response along.
     server = await nursery.start(partial(serve, never, 0, host="127.0.0.1"))
-    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-    await stream.send_all(request("POST / HTTP/1.1"))
-    for _ in range(16):
-        await stream.send_all(b"x" * 65_536)
-    await stream.send_eof()
-    assert status(await read_to_end(stream)) == 405
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        await stream.send_all(request("POST / HTTP/1.1"))
+        for _ in range(16):
+            await stream.send_all(b"x" * 65_536)
+        await stream.send_eof()
+        assert status(await read_to_end(stream)) == 405
 
 
 # on_request
@@ -563,9 +556,7 @@ async def test_on_request_may_take_its_time(start: Starter, autojump_clock: Mock
     assert trio.current_time() == 3
 
 
-async def test_on_request_may_not_take_longer_than_the_open_timeout(
-    start: Starter, autojump_clock: MockClock
-) -> None:
+async def test_on_request_may_not_take_longer_than_the_open_timeout(start: Starter, autojump_clock: MockClock) -> None:
     async def look(_: Transaction) -> None:
         await trio.sleep_forever()
 
@@ -665,9 +656,8 @@ async def test_on_request_turns_compression_on(start: Starter) -> None:
 
 
 @pytest.mark.parametrize("call", [Transaction.with_compression, Transaction.with_protocols])
-async def test_what_is_for_on_request_is_for_nothing_else(start: Starter, errors: Errors, call: Any) -> None:
-    service = await start(call_in_handler := echo)
-    assert call_in_handler is echo
+async def test_what_is_for_on_request_is_for_nothing_else(start: Starter, call: Any) -> None:
+    service = await start(echo)
     ws = await service.connect()
     (connection,) = service.server.connections
     for side in (ws, connection):
@@ -778,9 +768,7 @@ async def test_a_handler_whose_peer_does_not_answer_its_close_ends_at_the_close_
 
 
 @pytest.mark.parametrize("kind", ["alone", "in a group", "in a group of groups"])
-async def test_a_connection_that_ends_under_its_handler_is_no_error(
-    start: Starter, errors: Errors, kind: str
-) -> None:
+async def test_a_connection_that_ends_under_its_handler_is_no_error(start: Starter, errors: Errors, kind: str) -> None:
     async def alone(ws: Transaction) -> None:
         while True:
             await ws.receive()
@@ -843,16 +831,19 @@ async def test_a_bug_that_the_end_of_the_connection_brings_out_is_an_error(start
     assert errors() == [failure]
 
 
-async def test_a_handlers_interrupt_is_not_swallowed(start: Starter) -> None:
+async def test_a_handlers_interrupt_is_not_swallowed() -> None:
     async def handler(_: Transaction) -> None:
         raise SystemExit(3)
 
-    with pytest.raises(BaseExceptionGroup) as raised:
+    async def run() -> None:
         async with trio.open_nursery() as nursery:
             listener = MemoryListener()
             server = await nursery.start(serve_listeners, handler, [listener])
             await Service(server, listener, nursery).connect()
             await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await run()
     assert raised.group_contains(SystemExit)
 
 
@@ -947,22 +938,26 @@ async def test_aclose_answers_503_to_those_in_the_handshake(start: Starter, erro
 
 async def test_aclose_answers_503_over_tcp_too(nursery: trio.Nursery) -> None:
     server = await nursery.start(partial(serve, never, 0, host="127.0.0.1"))
-    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
-    await stream.send_all(REQUEST[:20])
-    await trio.sleep(0.01)
-    nursery.start_soon(server.aclose)
-    response = await read_head(stream)
-    await stream.send_all(REQUEST[20:])  # No reset takes the response along.
-    await stream.send_eof()
-    assert status(response + await read_to_end(stream)) == 503
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        await stream.send_all(REQUEST[:20])
+        while not server._scopes:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        nursery.start_soon(server.aclose)
+        response = await read_head(stream)
+        await stream.send_all(REQUEST[20:])  # No reset takes the response along.
+        await stream.send_eof()
+        assert status(response + await read_to_end(stream)) == 503
 
 
 async def test_aclose_answers_503_to_one_that_was_accepted_at_the_last_moment(
     nursery: trio.Nursery, errors: Errors
 ) -> None:
     class Late(MemoryListener):
+        shield = True
+
         async def accept(self) -> trio.abc.Stream:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=self.shield):
+                self.shield = False
                 return await super().accept()
 
     listener = Late()
@@ -977,21 +972,47 @@ async def test_aclose_answers_503_to_one_that_was_accepted_at_the_last_moment(
     assert errors() == []
 
 
-async def test_aclose_closes_with_1001_one_that_opens_at_the_last_moment(start: Starter) -> None:
-    service = await start(echo)
-    stream = service.dial()
+async def test_aclose_closes_with_1001_one_whose_response_is_on_its_way(nursery: trio.Nursery) -> None:
+    listener = MemoryListener()
+    server = await nursery.start(serve_listeners, never, [listener])
+    stream, theirs = trio.testing.lockstep_stream_pair()  # What is sent has to be received.
+    listener.offer(theirs)
+    await stream.send_all(REQUEST)
     await trio.testing.wait_all_tasks_blocked()
-    async with trio.open_nursery() as inner:
-        # It has its request before aclose() can cancel the wait for it, and is open before it waits again.
-        await stream.send_all(REQUEST)
-        inner.start_soon(service.server.aclose)
-        received = await read_head(stream)
-        assert status(received) in (101, 503)
-        if status(received) == 101:
-            await stream.send_all(b"\x88\x82\0\0\0\0\x03\xe9")
-            received += await read_to_end(stream)
-            assert b"\x88" in received
-            assert b"\x03\xe9" in received
+    nursery.start_soon(server.aclose)
+    await trio.testing.wait_all_tasks_blocked()
+    received = await read_head(stream)
+    await stream.send_all(b"\x88\x82\0\0\0\0\x03\xe9")
+    received += await read_to_end(stream)
+    assert status(received) == 101
+    assert received.endswith(b"\r\n\r\n\x88\x1d\x03\xe9the server is shutting down")
+
+
+async def test_aclose_lets_a_refusal_go_out_that_is_on_its_way(nursery: trio.Nursery) -> None:
+    listener = MemoryListener()
+    server = await nursery.start(serve_listeners, never, [listener])
+    stream, theirs = trio.testing.lockstep_stream_pair()
+    listener.offer(theirs)
+    await stream.send_all(request("POST / HTTP/1.1"))
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(server.aclose)
+    await trio.testing.wait_all_tasks_blocked()
+    received = await read_to_end(stream)
+    assert status(received) == 405
+    assert received.count(b"HTTP") == 1
+
+
+async def test_a_peer_that_does_not_read_its_101_is_dropped_at_the_open_timeout(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    listener = MemoryListener()
+    await nursery.start(partial(serve_listeners, never, [listener], open_timeout=5))
+    stream, theirs = trio.testing.lockstep_stream_pair()
+    listener.offer(theirs)
+    await stream.send_all(REQUEST)
+    await trio.sleep(5.5)
+    received = await read_to_end(stream)
+    assert received.endswith(b"\r\n\r\n")  # And no frame behind a response that was given up.
 
 
 async def test_aclose_does_not_answer_who_cannot_be_answered(
@@ -1016,7 +1037,7 @@ async def test_aclose_is_bounded_though_a_peer_in_the_handshake_does_not_read(
     await trio.testing.wait_all_tasks_blocked()
     await server.aclose()
     assert trio.current_time() == 5
-    assert b"503" not in await read_to_end(ours)
+    assert (await read_to_end(ours)).startswith(b"HTTP/1.1 503 ")  # It lay there, and then the stream ended.
 
 
 async def test_aclose_is_bounded_though_a_handler_ignores_it(start: Starter, autojump_clock: MockClock) -> None:
@@ -1094,6 +1115,18 @@ async def test_aclose_by_aclosing_ends_serve_and_closes_the_listeners() -> None:
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", server.port)
     # And the nursery ends by itself, for serve() has returned.
+
+
+async def test_aclose_waits_until_the_listeners_are_closed(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    class Slow(MemoryListener):
+        async def aclose(self) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+            await super().aclose()
+
+    server = await nursery.start(serve_listeners, echo, [Slow()])
+    await server.aclose()
+    assert trio.current_time() == 3
 
 
 async def test_aclose_is_a_checkpoint(start: Starter) -> None:
@@ -1232,8 +1265,8 @@ async def test_many_connections_leave_nothing_behind(
                     inner.start_soon(one, number)
             with trio.fail_after(5):
                 while len(handlers.child_tasks) > len(servers):
-                    await trio.sleep(0.001)
-            return len(list(DESCRIPTORS.iterdir())), trio.lowlevel.current_statistics().tasks_living
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+            return open_descriptors(), trio.lowlevel.current_statistics().tasks_living
 
         logging.getLogger("trio_pyjo_ws").addFilter(silent)
         try:
@@ -1257,6 +1290,10 @@ async def read_to_end_of_anything(stream: trio.abc.ReceiveStream) -> None:
         await read_to_end(stream)
     except trio.BrokenResourceError:
         return
+
+
+def open_descriptors() -> int:
+    return len(list(DESCRIPTORS.iterdir()))
 
 
 def silent(_: logging.LogRecord) -> bool:

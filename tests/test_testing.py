@@ -67,6 +67,7 @@ async def test_streams_of_ones_own_may_be_given(nursery: trio.Nursery) -> None:
     assert await server.receive() == "through a lockstep stream"
     nursery.start_soon(server.aclose)
     await client.finish()
+    await trio.testing.wait_all_tasks_blocked()
     for stream in streams:
         with pytest.raises(trio.ClosedResourceError):
             await stream.send_all(b"it belongs to the transaction")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "open_websocket"]
 
+_FAILURES = (Exception, KeyboardInterrupt, SystemExit)
+
 
 async def connect(
     nursery: trio.Nursery,
@@ -151,12 +153,20 @@ async def open_websocket(
                     **options,
                 )
                 async with transaction:
-                    yield transaction
-            except BaseException as exc:
+                    try:
+                        yield transaction
+                    except _FAILURES as exc:
+                        failure = exc
+            except _FAILURES as exc:
                 failure = exc
-                raise
+            if failure is not None:
+                nursery.cancel_scope.cancel()
     except BaseException as exc:
-        if failure is None or getattr(exc, "exceptions", None) != (failure,):
+        if failure is None:
             raise
+        group: Any = exc
+        others = [part for part in getattr(group, "exceptions", ()) if not isinstance(part, trio.Cancelled)]
+        if others:
+            raise group.derive([failure, *others]) from None
     if failure is not None:
         raise failure

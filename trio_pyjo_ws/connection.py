@@ -229,8 +229,6 @@ class Connection:
         finally:
             if protocol.state is not State.OPEN:
                 self._advance_closing()
-        if self._read_lot:
-            self._read_lot.unpark_all()
         if protocol.outgoing:
             if self._inbox:
                 self._cork()
@@ -284,19 +282,22 @@ class Connection:
             self._grace = self._housekeeper.at(trio.current_time() + GRACE, self._grace_is_over)
 
     def _attend_now(self) -> None:
-        """The grace is off: there is a reason to read."""
+        """There is a reason to read."""
+        self._end_grace()
+        self._attend()
+
+    def _end_grace(self) -> None:
         if self._grace is not None:
             self._housekeeper.cancel(self._grace)
             self._grace = None
             self._attended = False
-        self._attend()
 
     def _grace_is_over(self) -> None:
         self._grace = None
         self._attended = False
         if self._active:
             self._attend()
-        elif not self._reading:
+        else:
             self._start_reader()
 
     def _start_reader(self) -> None:
@@ -476,6 +477,7 @@ class Connection:
         if self._close_deadline is None:
             when = trio.current_time() + self._settings.close_timeout
             self._close_deadline = self._housekeeper.at(when, self._end)
+            self._end_grace()
         if not self._flush_or_write():
             self._write_watched = True
             return
@@ -502,14 +504,15 @@ class Connection:
 
     def _lose(self) -> None:
         """The peer takes nothing any more. What it sent before, its Close above all, may still be in the socket."""
-        room = self._settings.max_queue_bytes
+        settings = self._settings
+        room = settings.max_queue_bytes
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while self._transport.resumable and room > 0 and self._protocol.state in LISTENING:
                 data = b"" if self._protocol.pending else self._transport.try_receive()
                 if not data and not self._protocol.pending:
                     break
-                events = self._read(data or b"", max_messages=self._settings.max_queue)
-                room -= len(data or b"") + len(events)
+                events = self._read(data or b"", max_messages=settings.max_queue, max_bytes=room)
+                room -= len(data or b"") + sum(len(event) for event in events if isinstance(event, (str, bytes)))
                 self._events += events
         self._end()
 
@@ -564,8 +567,10 @@ class Connection:
     def _tell_finish(self) -> None:
         close = self._protocol.close
         assert close is not None
-        self._emitter.emit("finish", *close)
-        self._emitter.close()
+        try:
+            self._emitter.emit("finish", *close)
+        finally:
+            self._emitter.close()
 
     def _end_of_messages(self) -> Exception:
         """Why there is nothing more to receive."""
@@ -591,15 +596,10 @@ class Connection:
 
     def _answered(self, payload: bytes) -> None:
         """A pong answers its ping, and with it those before (RFC 6455, section 5.5.3). Others are ignored."""
-        if payload not in self._pings:
-            return
-        now = trio.current_time()
-        for sent in tuple(self._pings):
-            ping = self._pings.pop(sent)
-            ping.latency = self._latency = now - ping.sent
+        while payload in self._pings:
+            ping = self._pings.pop(next(iter(self._pings)))
+            ping.latency = self._latency = trio.current_time() - ping.sent
             ping.answered.set()
-            if sent == payload:
-                return
 
     def _keep_alive(self) -> None:
         """Called every ping_interval, and when a pong is overdue."""

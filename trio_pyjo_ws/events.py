@@ -91,6 +91,7 @@ class Emitter:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._remembered: set[str] = set()
         self._closed = False
+        self._delivering = trio.Lock()
 
     def has(self, event: str) -> bool:
         """Whether anybody subscribes to ``event``; a channel does until it is found closed."""
@@ -211,15 +212,21 @@ class Emitter:
             self.blocked.append((channel, item))
         return True
 
+    def deliver_soon(self) -> None:
+        """Have the full channels get what is on its way to them although nobody may be about to read."""
+        if self.blocked and not self._delivering.locked():
+            self._start_soon(self.deliver_blocked, "deliveries")
+
     async def deliver_blocked(self) -> None:
         """Wait until the full channels have taken what is on its way to them. Cancelling it loses nothing."""
-        while self.blocked:
-            channel, item = first = self.blocked[0]
-            # Its reader may close it, and so may unsubscribe(), which takes its items off the list as well.
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await channel.send(item)
-            if self.blocked and self.blocked[0] is first:
-                self.blocked.popleft()
+        async with self._delivering:
+            while self.blocked:
+                channel, item = first = self.blocked[0]
+                # Its reader may close it, and so may unsubscribe(), which takes its items off the list as well.
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await channel.send(item)
+                if self.blocked and self.blocked[0] is first:
+                    self.blocked.popleft()
 
     def close(self) -> None:
         """No event will come any more: the channels end, behind what they hold."""

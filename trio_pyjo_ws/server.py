@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "OnRequest", "Server", "serve", "serve_listeners"]
 
+_GOODBYE = "the server is shutting down"
+
 logger = logging.getLogger("trio_pyjo_ws")
 
 Handler = Callable[[Transaction], Awaitable[object]]
@@ -97,10 +99,10 @@ class Server:
         try:
             with trio.move_on_after(self._settings.close_timeout):
                 for transaction, scope in tuple(self._scopes.items()):
-                    if transaction.established:
-                        transaction._close_soon(1001, "the server is shutting down")  # noqa: SLF001
-                    else:
-                        scope.cancel()
+                    if transaction in self._open:
+                        transaction._close_soon(1001, _GOODBYE)  # noqa: SLF001
+                    elif transaction.res is None:
+                        scope.cancel()  # Otherwise its response is on its way, and must not be torn.
                 await self._stopped.wait()
                 await self._wait_idle()
         finally:
@@ -145,15 +147,18 @@ class Server:
         self._scopes[transaction] = scope
         if self._closing:  # It was accepted, and its task had not run yet.
             scope.cancel()
+        is_open = False
         try:
             with scope:
-                if await self._shake_hands(transaction, protocol, handshake, transport):
+                is_open = await self._shake_hands(transaction, protocol, handshake, transport)
+                if is_open:
                     scope.deadline = math.inf
                     self._open.add(transaction)
                     transaction._start()  # noqa: SLF001
-                    await self._handle(transaction)
-            if transaction.established:
-                await transaction.finish(1001 if self._closing else 1000)
+                    if not self._closing:
+                        await self._handle(transaction)
+            if is_open:
+                await transaction.finish(*(1001, _GOODBYE) if self._closing else (1000,))
             elif self._closing and handshake.response is None:
                 with trio.move_on_after(settings.close_timeout):
                     protocol.refuse(Response(503))

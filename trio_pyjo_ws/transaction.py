@@ -68,8 +68,8 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     Made by :func:`~trio_pyjo_ws.connect`, :func:`~trio_pyjo_ws.open_websocket`, :func:`~trio_pyjo_ws.serve` and
     :func:`~trio_pyjo_ws.testing.open_memory_pair`. It lives in their nursery: cancelling that closes the socket at
-    once. Use it as ``async with`` to have it closed with :meth:`aclose`, and as ``async for`` to take messages until the
-    peer closes normally.
+    once. Use it as ``async with`` to have it closed with :meth:`aclose`, and as ``async for`` to take messages until
+    the peer closes normally.
 
     One task at a time may receive; any number may send.
     """
@@ -410,9 +410,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     def _subscribe(
         self, event: str | Callable[..., Any], callback: Callable[..., Any] | None, once: bool
     ) -> Callable[..., Any]:
-        name = event
+        name: object = event
         if callback is None and callable(event):
-            name, callback = getattr(event, "__name__", ""), event
+            name, callback = getattr(event, "__name__", None), event
         if callback is None or not isinstance(name, str):
             raise TypeError(f"on() and once() take a function, or an event and a callback; not {event!r:.60}")
         self._emitter.on(name, callback, once)
@@ -441,7 +441,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     def emit(self, event: str, /, *arguments: Any) -> Transaction:
         """Call the callbacks and feed the channels of an event. An ``error`` that nobody subscribes to is raised."""
         self._emitter.subscriptions(event)
-        if not self._emitter.emit(event, *arguments) and event == "error":
+        found = self._emitter.emit(event, *arguments)
+        self._emitter.deliver_soon()
+        if not found and event == "error":
             error = arguments[0] if arguments else "unknown error"
             raise error if isinstance(error, Exception) else RuntimeError(error)
         return self

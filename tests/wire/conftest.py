@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trio_pyjo_ws.wire import _codec
+from trio_pyjo_ws.wire import _codec, _compiled
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-CODECS: dict[str, ModuleType] = {"pure Python": _codec}
+CODECS: dict[str, ModuleType] = {"pure Python": _codec, "compiled": _compiled}
 
 
 @pytest.fixture(scope="session", params=list(CODECS.values()), ids=list(CODECS))

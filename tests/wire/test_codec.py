@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import RemoteProtocolError
+from trio_pyjo_ws.wire import _codec, _compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -756,3 +757,34 @@ def test_what_was_read_is_let_go(codec: ModuleType) -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 50_000
     finally:
         tracemalloc.stop()
+
+
+@given(
+    data=st.one_of(
+        st.binary(max_size=400),
+        st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=200))).map(
+            lambda frames: b"".join(_codec.encode(head, payload, b"\x01\x02\x03\x04") for head, payload in frames)
+        ),
+    ),
+    pieces=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 3))),
+    masked=st.booleans(),
+    compression=st.booleans(),
+    straight=st.booleans(),
+    max_size=st.sampled_from([0, 10, 150, 10_000]),
+)
+def test_twins_are_equal_on_any_bytes_in_any_pieces(
+    data: bytes,
+    pieces: list[tuple[int, int]],
+    masked: bool,
+    compression: bool,
+    straight: bool,
+    max_size: int,
+) -> None:
+    twins = [codec.Decoder(masked, max_size, compression) for codec in (_codec, _compiled)]
+    for twin in twins:
+        twin.straight = straight
+    for size, limit in [*pieces, (len(data), 1000)]:
+        piece, data = data[:size], data[size:]
+        pure, compiled = (seen(twin.decode(piece, limit)) for twin in twins)
+        assert pure == compiled
+        assert (twins[0].plain, twins[0].pending) == (twins[1].plain, twins[1].pending)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import RemoteProtocolError
-from trio_pyjo_ws.wire import frames
+from trio_pyjo_ws.wire import _codec, frames
 from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, build_frame, masking_key, parse_frame
 
 BITS = st.booleans()
@@ -216,3 +218,21 @@ def test_close_has_a_code_and_perhaps_a_reason() -> None:
 
 def test_chosen_codec_is_named() -> None:
     assert (frames.codec == "pure Python") is (frames.Decoder.__module__ == "trio_pyjo_ws.wire._codec")
+
+
+def test_compiled_twin_is_chosen_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_PYJO_WS_PURE", "0")
+    name, twin = frames._choose()
+    assert name == "compiled"
+    assert twin.__name__ == "trio_pyjo_ws.wire._compiled"
+
+
+def test_environment_chooses_the_pure_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIO_PYJO_WS_PURE", "1")
+    assert frames._choose() == ("pure Python", _codec)
+
+
+def test_pure_twin_serves_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIO_PYJO_WS_PURE", raising=False)
+    monkeypatch.setitem(sys.modules, "trio_pyjo_ws.wire._compiled", None)
+    assert frames._choose() == ("pure Python", _codec)

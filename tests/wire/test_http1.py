@@ -727,11 +727,16 @@ def test_mistakes_of_the_caller_leave_the_request_to_be_answered() -> None:
     assert split_response(server.write())[0] == 500
 
 
-def test_nothing_is_answered_before_there_is_a_request() -> None:
+def test_nothing_is_accepted_before_there_is_a_request() -> None:
+    with pytest.raises(LocalProtocolError, match="no request to accept"):
+        ServerHandshake().accept()
+
+
+def test_server_that_shuts_down_refuses_before_there_is_a_request() -> None:
     server = ServerHandshake()
-    for answer in (server.accept, lambda: server.refuse(Response(500))):
-        with pytest.raises(LocalProtocolError, match="no request to answer"):
-            answer()
+    assert server.read(b"GET / HTTP/1.1\r\n") is None
+    server.refuse(Response(503))
+    assert split_response(server.write())[0] == 503
 
 
 def test_server_refuses_with_any_response() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import sys
 from typing import Union
 
 from ..errors import RemoteProtocolError
@@ -97,6 +98,38 @@ class Utf8Validator:
         # Python looks at a surrogate, ED and A0 to BF, only once its third byte is there.
         waiting = decoder.getstate()[0]
         return not (len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0)
+
+
+def breach(head: int, length: int, compression: bool, fragmented: bool) -> str | None:
+    """Which rule the first two bytes of a frame break, None where they break none (sections 5.2, 5.4 and 5.5)."""
+    opcode = head & OPCODE
+    if opcode in RESERVED_OPCODES:
+        return f"the opcode {opcode} is reserved"
+    if head & RSV2_RSV3 or (head & RSV1 and (not compression or opcode not in (TEXT, BINARY))):
+        return f"a reserved bit is set in the first byte {head:#04x}, with no extension that gives it a meaning"
+    if opcode >= FIRST_CONTROL_OPCODE:
+        if not head & FIN:
+            return "a control frame is fragmented"
+        if length > SHORT:
+            return "a control frame has a payload of more than 125 bytes"
+    elif fragmented:
+        if opcode:
+            return "a new message begins before the last fragment of the one before"
+    elif not opcode:
+        return "a continuation frame has nothing to continue"
+    return None
+
+
+def size_bound(head: int, max_size: int, compressed: bool) -> int:
+    """How many bytes of payload the message of a frame may have; ``compressed`` is that of the message begun before."""
+    opcode = head & OPCODE
+    if opcode >= FIRST_CONTROL_OPCODE:
+        return sys.maxsize  # A control frame belongs to no message, and has its own bound.
+    if head & RSV1 or (not opcode and compressed):
+        # Data that cannot be compressed grows: by 6 % in the worst block type, plus the blocks' own heads. What
+        # it inflates to is bounded elsewhere; this bound is for what has to be kept until then.
+        return max_size + (max_size >> 3) + 64
+    return max_size
 
 
 class Decoder:
@@ -180,8 +213,8 @@ class Decoder:
             if masked:
                 length -= MASKED
             whole = straight and not self._fragmented and (head == FIN_BINARY or head == FIN_TEXT)
-            if not whole and (breach := self._breach(head, length)):
-                self._fail(items, breach)
+            if not whole and (found := breach(head, length, self.compression, self._fragmented)):
+                self._fail(items, found)
                 break
             start = position + 2
             if length > SHORT:
@@ -193,7 +226,9 @@ class Decoder:
                     self._fail(items, f"the length {extended} is not in its shortest form, or has its highest bit set")
                     break
                 length = extended
-            if length > self.max_size - self._size and self._is_too_big(head, length):
+            if length > self.max_size - self._size and (
+                self._size + length > size_bound(head, self.max_size, self._compressed)
+            ):
                 self._fail(items, f"a message of more than {self.max_size} bytes", 1009)
                 break
             if end < start + mask_length:
@@ -217,36 +252,6 @@ class Decoder:
         self._position = position
         self.pending = len(items) >= limit and len(data) - position >= 2
         return items
-
-    def _breach(self, head: int, length: int) -> str | None:
-        """Which rule the first two bytes of a frame break, None where they break none (sections 5.2, 5.4 and 5.5)."""
-        opcode = head & OPCODE
-        if opcode in RESERVED_OPCODES:
-            return f"the opcode {opcode} is reserved"
-        if head & RSV2_RSV3 or (head & RSV1 and (not self.compression or opcode not in (TEXT, BINARY))):
-            return f"a reserved bit is set in the first byte {head:#04x}, with no extension that gives it a meaning"
-        if opcode >= FIRST_CONTROL_OPCODE:
-            if not head & FIN:
-                return "a control frame is fragmented"
-            if length > SHORT:
-                return "a control frame has a payload of more than 125 bytes"
-        elif self._fragmented:
-            if opcode:
-                return "a new message begins before the last fragment of the one before"
-        elif not opcode:
-            return "a continuation frame has nothing to continue"
-        return None
-
-    def _is_too_big(self, head: int, length: int) -> bool:
-        opcode = head & OPCODE
-        if opcode >= FIRST_CONTROL_OPCODE:
-            return False
-        bound = self.max_size
-        if head & RSV1 or (not opcode and self._compressed):
-            # Data that cannot be compressed grows: by 6 % in the worst block type, plus the blocks' own heads. What
-            # it inflates to is bounded elsewhere; this bound is for what has to be kept until then.
-            bound += (bound >> 3) + 64
-        return self._size + length > bound
 
     def _begin(self, data: bytes, start: int, head: int, length: int, key: bytes, items: list[Item]) -> None:
         """Keep the first part of a payload. What is kept grows with what arrives, never with what is announced."""

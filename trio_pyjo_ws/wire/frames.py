@@ -6,11 +6,18 @@ This is also the one place that chooses the codec. The twins have the same names
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from enum import IntEnum
-from typing import NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import RemoteProtocolError
-from ._codec import Decoder, Item, Utf8Validator, apply_mask, encode
+from . import _codec
+from ._codec import Item, Utf8Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 __all__ = [
     "Close",
@@ -27,8 +34,22 @@ __all__ = [
     "parse_frame",
 ]
 
-codec: str = "pure Python"
-"""Which twin serves: how the bytes of frames are read and written."""
+
+def _choose() -> tuple[str, ModuleType]:
+    if os.environ.get("TRIO_PYJO_WS_PURE", "0") in ("", "0"):
+        with suppress(ImportError):
+            return "compiled", import_module("._compiled", __package__)
+    return "pure Python", _codec
+
+
+codec: str
+"""Which twin serves: ``"compiled"``, or ``"pure Python"`` where the package was installed without a compiler or the
+environment variable ``TRIO_PYJO_WS_PURE`` is set to 1."""
+
+codec, _twin = _choose()
+Decoder: type[_codec.Decoder] = _twin.Decoder
+apply_mask: Callable[[bytes | bytearray | memoryview, bytes], bytes | bytearray] = _twin.apply_mask
+encode: Callable[..., bytes] = _twin.encode
 
 
 class Opcode(IntEnum):

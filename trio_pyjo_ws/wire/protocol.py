@@ -165,6 +165,8 @@ def check_close(code: int | None, reason: str | None) -> bytes:
 
     Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
     """
+    if not isinstance(reason, (str, type(None))):
+        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
     if code is None:
         if reason:
             raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
@@ -177,6 +179,12 @@ def check_close(code: int | None, reason: str | None) -> bytes:
     if len(encoded) > MAX_REASON:
         raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
     return code.to_bytes(2, "big") + encoded
+
+
+def _to_bytes(message: object) -> bytes:
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+    return bytes(message)
 
 
 def _may_travel(code: int) -> bool:
@@ -503,7 +511,8 @@ class Protocol:
     def send_message(self, message: str | bytes) -> None:
         """Send a whole message: ``str`` as text, ``bytes`` as binary, compressed where that was agreed.
 
-        Raises :class:`LocalProtocolError` unless the connection is open, and UnicodeEncodeError for a lone surrogate.
+        Raises :class:`LocalProtocolError` unless the connection is open, and UnicodeEncodeError for a lone surrogate;
+        nothing is changed then.
         """
         if self.state is not State.OPEN:
             raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
@@ -518,7 +527,7 @@ class Protocol:
             payload = message.encode()
         else:
             head = 0x82
-            payload = message
+            payload = message if message.__class__ is bytes else _to_bytes(message)
         if self.compressed:
             assert self.agreement is not None
             assert self.agreement.deflate is not None

@@ -1,0 +1,192 @@
+"""The other end of a connection under test: a socket and the bytes on it, in the test's own hands."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from trio_pyjo_ws import Transaction
+from trio_pyjo_ws.housekeeper import Housekeeper
+from trio_pyjo_ws.settings import Settings
+from trio_pyjo_ws.transport import SocketTransport, StreamTransport, Transport
+from trio_pyjo_ws.wire.frames import Close, Frame, Opcode
+from trio_pyjo_ws.wire.protocol import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+OTHER: dict[str, Any] = {"client": "server", "server": "client"}
+
+
+def control(opcode: int, payload: bytes = b"") -> Frame:
+    return Frame(True, False, False, False, opcode, payload)
+
+
+class Recorder(SocketTransport):
+    """Notes how much each system call has written; ``limit`` is what the kernel takes of one write at the most."""
+
+    limit: int | None = None
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.writes: list[int] = []
+        self.stalled = ParkingLot()
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        sent = super().try_send(data[: self.limit])
+        self.writes.append(sent)
+        return sent
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        while self.limit == 0 and self._fd != -1:
+            await self.stalled.park()
+        return await super().send_some(data)
+
+    def close(self) -> None:
+        super().close()
+        self.stalled.unpark_all()
+
+
+class Peer:
+    """Speaks the protocol when, and only when, it is told to. What it reads is parsed: a torn frame would be found."""
+
+    def __init__(self, sock: socket.socket, role: str) -> None:
+        self.sock = sock
+        self.protocol = Protocol(OTHER[role], max_websocket_size=1 << 30)
+        self.protocol.watch_frames = True
+        self.gone = False
+
+    def send(self, *messages: str | bytes | Frame) -> None:
+        """All in one piece."""
+        self.sock.sendall(self.bytes_of(*messages))
+
+    def bytes_of(self, *messages: str | bytes | Frame) -> bytes:
+        for message in messages:
+            if isinstance(message, Frame):
+                self.protocol.send_frame(message)
+            else:
+                self.protocol.send_message(message)
+        return self.protocol.take()
+
+    def read(self) -> list[Frame]:
+        """The frames that have come by now."""
+        frames: list[Frame] = []
+        while not self.gone:
+            try:
+                data = self.sock.recv(1 << 20)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            self.gone = not data
+            frames += [event for event in self.protocol.client_read(data) if isinstance(event, Frame)]
+        return frames
+
+    def read_messages(self) -> list[bytes]:
+        return [frame.payload for frame in self.read() if frame.opcode in (Opcode.TEXT, Opcode.BINARY)]
+
+    def answer(self) -> None:
+        """Send the pongs, and the Close, that are owed for what was read."""
+        self.sock.sendall(self.protocol.take())
+
+    @property
+    def close_code(self) -> int | None:
+        """What the Close said that this peer has got; 1006 after an end without one."""
+        close = self.protocol.close
+        return close.code if close else Close(1006).code if self.gone else None
+
+
+def start(nursery: trio.Nursery, transport: Transport, role: Any = "server", **options: Any) -> Transaction:
+    """A transaction over ``transport`` that has no opening handshake behind it, and lives in ``nursery``."""
+    settings = Settings.of(options)
+    housekeeper = Housekeeper(nursery)
+    protocol = Protocol(role, max_websocket_size=settings.max_websocket_size)
+    ws = Transaction(protocol, transport, housekeeper, settings)
+    housekeeper.retire()
+    nursery.start_soon(housekeeper.run, name="housekeeper")
+    ws._start()
+    return ws
+
+
+@asynccontextmanager
+async def connected(role: str = "server", **options: Any) -> AsyncIterator[tuple[Transaction, Peer, trio.Nursery]]:
+    """A transaction on one end of a socket pair, and its peer. In the end the nursery is cancelled, which closes."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    # On the mock clock a test that hangs fails at once.
+    with theirs, trio.fail_after(100_000):
+        async with trio.open_nursery() as nursery:
+            options.setdefault("ping_interval", None)
+            ws = start(nursery, Recorder(ours), role, **options)
+            yield ws, Peer(theirs, role), nursery
+            nursery.cancel_scope.cancel()
+        assert ws.is_finished
+        assert ours.fileno() == -1
+
+
+def writes(ws: Transaction) -> list[int]:
+    assert isinstance(ws._transport, Recorder)
+    return ws._transport.writes
+
+
+def limit_writes(ws: Transaction, limit: int | None) -> None:
+    assert isinstance(ws._transport, Recorder)
+    ws._transport.limit = limit
+    ws._transport.stalled.unpark_all()
+
+
+def stream_connection(
+    nursery: trio.Nursery, stream: trio.abc.Stream, role: str = "server", **options: Any
+) -> Transaction:
+    """A transaction over any stream, which is used through its own methods."""
+    options.setdefault("ping_interval", None)
+    return start(nursery, StreamTransport(stream), role, **options)
+
+
+def task_names(nursery: trio.Nursery) -> list[str]:
+    """The background tasks of the connection, by the first word of their names."""
+    return sorted(task.name.split()[0] for task in nursery.child_tasks)
+
+
+class Flood(Transport):
+    """A transport whose peer always has more to say, and takes whatever is written."""
+
+    resumable = True
+    ready = True
+
+    def __init__(self, chunk: bytes) -> None:
+        self.chunk = chunk
+        self.reads = 0
+        self.written = b""
+        self.closed = False
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        self.written += data
+        return len(data)
+
+    def try_receive(self) -> bytes:
+        if self.closed:
+            raise trio.ClosedResourceError("closed by the test")
+        self.reads += 1
+        return self.chunk
+
+    def send_eof(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+async def receive_all(channel: trio.abc.ReceiveChannel[Any], into: list[Any]) -> None:
+    """Receive to the normal end."""
+    with suppress(trio.EndOfChannel):
+        while True:
+            into.append(await channel.receive())

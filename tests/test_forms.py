@@ -1,0 +1,98 @@
+"""What the arguments of send() say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from trio_pyjo_ws.forms import compose
+from trio_pyjo_ws.wire.frames import Frame, Opcode
+
+
+def callback(ws: object) -> None:
+    pass
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("given", "forms", "payload"),
+    [
+        (["Hello"], {}, "Hello"),
+        ([""], {}, ""),
+        ([Text("Hello")], {}, "Hello"),
+        ([b"Hello"], {}, b"Hello"),
+        ([bytearray(b"Hello")], {}, b"Hello"),
+        ([memoryview(b"Hello")], {}, b"Hello"),
+        ([], {"text": "Hello"}, "Hello"),
+        ([], {"text": Text("Hello")}, "Hello"),
+        ([], {"binary": b"Hello"}, b"Hello"),
+        ([], {"binary": bytearray(b"Hello")}, b"Hello"),
+        ([], {"binary": memoryview(b"Hello")[1:3]}, b"el"),
+        ([], {"json": {"test": [1, 2, 3]}}, '{"test":[1,2,3]}'),
+        ([], {"json": "Grüße"}, '"Grüße"'),
+        ([], {"json": None}, "null"),
+        ([], {"json": 1.5}, "1.5"),
+        ([], {"frame": [1, 0, 0, 0, 9, b"Hello"]}, Frame(True, False, False, False, 9, b"Hello")),
+        ([], {"frame": (0, 1, 1, 1, 15, bytearray(b""))}, Frame(False, True, True, True, 15, b"")),
+        ([], {"frame": Frame(True, False, False, False, Opcode.TEXT, b"a")}, Frame(True, False, False, False, 1, b"a")),
+    ],
+)
+def test_one_payload_in_any_of_its_forms(given: list[Any], forms: dict[str, Any], payload: object) -> None:
+    assert compose(*given, **forms) == (payload, None)
+    assert compose(callback, *given, **forms) == (payload, callback)
+    assert compose(*given, **forms, cb=callback) == (payload, callback)
+    assert compose(*given, **forms, cb=None) == (payload, None)
+    # What travels on is of the plain type, and is not changed by what the caller does with its own object later.
+    assert type(compose(*given, **forms)[0]) in {str, bytes, Frame}
+
+
+@pytest.mark.parametrize(
+    ("given", "forms", "error", "names"),
+    [
+        ([], {}, TypeError, ["given was nothing", "text=", "binary=", "json=", "frame="]),
+        ([callback], {}, TypeError, ["given was nothing"]),
+        ([], {"cb": callback}, TypeError, ["given was nothing"]),
+        (["a"], {"text": "b"}, TypeError, ["a message and text="]),
+        ([callback, "a"], {"json": "b"}, TypeError, ["a message and json="]),
+        ([], {"binary": b"a", "frame": []}, TypeError, ["binary= and frame="]),
+        (["a", "b"], {}, TypeError, ["one message", "'a'"]),
+        (["a", callback], {}, TypeError, ["a callable before it", "'a'"]),
+        ([callback, "a", "b"], {}, TypeError, ["one message"]),
+        ([callback, "a"], {"cb": callback}, TypeError, ["two callbacks"]),
+        (["a"], {"cb": "b"}, TypeError, ["cb= is a callable", "'b'"]),
+        (["a"], {"txt": "b", "bin": "c"}, TypeError, ["text=, binary=, json=, frame= and cb=", "not txt, bin="]),
+        ([1], {}, TypeError, ["a message is str or bytes", "json=", "not int"]),
+        ([None], {}, TypeError, ["a message is str or bytes", "not NoneType"]),
+        ([["a"]], {}, TypeError, ["not list"]),
+        ([], {"text": b"a"}, TypeError, ["text= is str", "not bytes", "binary="]),
+        ([], {"text": None}, TypeError, ["text= is str", "not NoneType"]),
+        ([], {"binary": "a"}, TypeError, ["binary= is bytes", "not str", "text="]),
+        ([], {"json": {1, 2}}, TypeError, ["set"]),
+        ([], {"json": math.nan}, ValueError, ["JSON"]),
+        ([], {"json": [math.inf]}, ValueError, ["JSON"]),
+        ([], {"frame": [1, 0, 0, 0, 9]}, TypeError, ["[fin, rsv1, rsv2, rsv3, opcode, payload]", "[1, 0, 0, 0, 9]"]),
+        ([], {"frame": 9}, TypeError, ["[fin, rsv1, rsv2, rsv3, opcode, payload]", "not 9"]),
+        ([], {"frame": [1, 0, 0, 0, 16, b""]}, ValueError, ["0 to 15", "16"]),
+        ([], {"frame": [1, 0, 0, 0, -1, b""]}, ValueError, ["0 to 15", "-1"]),
+        ([], {"frame": [1, 0, 0, 0, "9", b""]}, ValueError, ["0 to 15", "'9'"]),
+        ([], {"frame": [1, 0, 0, 0, 9, "a"]}, TypeError, ["payload of a frame is bytes", "not str"]),
+    ],
+)
+def test_anything_else_is_named(
+    given: list[Any], forms: dict[str, Any], error: type[Exception], names: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        compose(*given, **forms)
+    for name in names:
+        assert name in str(caught.value)
+
+
+def test_what_is_given_is_shown_in_part_only() -> None:
+    with pytest.raises(TypeError) as caught:
+        compose("a" * 10_000, "b")
+    assert len(str(caught.value)) < 200

@@ -1,0 +1,98 @@
+"""What mypy is to accept, and what it is to refuse: checked by `nox -s types`, run by nobody.
+
+A line that mypy must refuse carries the error's name; where mypy accepted it after all, that comment would be an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import assert_type
+
+from trio_pyjo_ws import Frame
+
+if TYPE_CHECKING:
+    import trio
+
+    from trio_pyjo_ws import Close, Transaction
+
+
+def sent(ws: Transaction) -> None: ...
+
+
+async def sent_later(ws: Transaction) -> None: ...
+
+
+def text(ws: Transaction, payload: bytes) -> None: ...
+
+
+async def accepted(ws: Transaction) -> None:
+    await ws.send("a")
+    await ws.send(b"a")
+    await ws.send(bytearray(b"a"))
+    await ws.send(memoryview(b"a"))
+    await ws.send("a", cb=sent)
+    await ws.send("a", cb=None)
+    await ws.send(sent, "a")
+    await ws.send(sent_later, b"a")
+    await ws.send(lambda ws: ws.resume(), "a")
+    await ws.send(text="a")
+    await ws.send(text="a", cb=sent_later)
+    await ws.send(sent, text="a")
+    await ws.send(binary=memoryview(b"a"))
+    await ws.send(binary=b"a", cb=sent)
+    await ws.send(sent, binary=b"a")
+    await ws.send(json={"a": [1, None, "b"]})
+    await ws.send(json=None, cb=sent)
+    await ws.send(sent, json=1)
+    await ws.send(frame=[1, 0, 0, 0, 9, b"a"])
+    await ws.send(frame=(True, False, False, False, 9, bytearray(b"a")), cb=sent)
+    await ws.send(sent, frame=Frame(True, False, False, False, 9, b"a"))
+    assert_type(ws.send_nowait("a"), None)
+    ws.send_nowait(sent, b"a")
+    ws.send_nowait(json=1, cb=sent)
+    ws.send_nowait(frame=[1, 0, 0, 0, 9, b"a"])
+    assert_type(ws.build_message("a"), bytes)
+    ws.build_message(json=1)
+    channel: trio.abc.Channel[str | bytes] = ws
+    await channel.send("a")
+    assert_type(await ws.receive(), "str | bytes")
+    assert_type(await ws.finish(1000, "bye"), "Close")
+    assert_type(await ws.ping(), float)
+    ws.on(text)
+    ws.once("text", text)
+    ws.on("drain", sent_later)
+    async for message in ws:
+        assert_type(message, "str | bytes")
+
+
+async def refused(ws: Transaction) -> None:
+    await ws.send()  # type: ignore[call-overload]
+    await ws.send(1)  # type: ignore[call-overload]
+    await ws.send(None)  # type: ignore[call-overload]
+    await ws.send(["a"])  # type: ignore[call-overload]
+    await ws.send("a", "b")  # type: ignore[call-overload]
+    await ws.send("a", text="b")  # type: ignore[call-overload]
+    await ws.send("a", sent)  # type: ignore[call-overload]
+    await ws.send(sent)  # type: ignore[call-overload]
+    await ws.send(cb=sent)  # type: ignore[call-overload]
+    await ws.send(sent, "a", cb=sent)  # type: ignore[call-overload]
+    await ws.send(sent, text="a", cb=sent)  # type: ignore[call-overload]
+    await ws.send(text=b"a")  # type: ignore[call-overload]
+    await ws.send(binary="a")  # type: ignore[call-overload]
+    await ws.send(text="a", binary=b"a")  # type: ignore[call-overload]
+    await ws.send(json=1, frame=[])  # type: ignore[call-overload]
+    await ws.send(frame=9)  # type: ignore[call-overload]
+    await ws.send(txt="a")  # type: ignore[call-overload]
+    await ws.send("a", cb=1)  # type: ignore[call-overload]
+    await ws.send("a", cb=text)  # type: ignore[call-overload]
+    ws.send_nowait()  # type: ignore[call-overload]
+    ws.send_nowait(1)  # type: ignore[call-overload]
+    ws.send_nowait("a", text="b")  # type: ignore[call-overload]
+    ws.build_message()  # type: ignore[call-overload]
+    ws.build_message("a", cb=sent)  # type: ignore[call-overload]
+    ws.on("text")  # type: ignore[call-overload]
+    await ws.finish("1000")  # type: ignore[arg-type]
+    await ws.ping("a")  # type: ignore[arg-type]
+    ws.is_finished = True  # type: ignore[misc]
+    ws.send("a")  # type: ignore[unused-coroutine]
