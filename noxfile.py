@@ -30,7 +30,7 @@ def find_python(version: str) -> Path | None:
     for python in [folder / name for folder in folders] + [Path(sys.executable)]:
         # Not all that has the name works: a shim of pyenv refuses, Debian's may come without ensurepip.
         if python.is_file() and os.access(python, os.X_OK):
-            command = [python, "-c", PROBE]
+            command = [str(python), "-c", PROBE]
             probe = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
             if probe.returncode == 0 and probe.stdout.strip() == version:
                 return python

@@ -833,9 +833,12 @@ async def test_a_body_that_fails_does_not_wait_for_a_callback_that_goes_on(
         called.set()
         await trio.sleep_forever()
 
-    with pytest.raises(ValueError, match="the body's"), trio.move_on_after(1000):
+    async def run() -> None:
         async with open_websocket("ws://test", stream=ours) as ws:
             ws.on("text", go_on)
             await called.wait()
             raise ValueError("the body's")
+
+    with pytest.raises(ValueError, match="the body's"), trio.move_on_after(1000):
+        await run()
     assert trio.current_time() < 1000

@@ -454,8 +454,7 @@ async def test_aclose_cancelled_closes_at_once(autojump_clock: MockClock) -> Non
         assert trio.current_time() == 1
 
 
-@pytest.mark.parametrize("at", ["inbox", "channel"])
-async def test_without_a_close_timeout_finish_waits(at: str, autojump_clock: MockClock) -> None:
+async def test_without_a_close_timeout_finish_waits(autojump_clock: MockClock) -> None:
     async with connected(close_timeout=None) as (ws, _, _n):
         with trio.move_on_after(90_000) as scope:
             await ws.finish()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import assert_type
 
-from trio_pyjo_ws import Frame
+from trio_pyjo_ws import Close, Frame
 
 if TYPE_CHECKING:
     import trio
 
-    from trio_pyjo_ws import Close, Transaction
+    from trio_pyjo_ws import Transaction
 
 
 def sent(ws: Transaction) -> None: ...
@@ -57,7 +57,7 @@ async def accepted(ws: Transaction) -> None:
     channel: trio.abc.Channel[str | bytes] = ws
     await channel.send("a")
     assert_type(await ws.receive(), "str | bytes")
-    assert_type(await ws.finish(1000, "bye"), "Close")
+    assert_type(await ws.finish(1000, "bye"), Close)
     assert_type(await ws.ping(), float)
     ws.on(text)
     ws.once("text", text)
@@ -85,7 +85,7 @@ async def refused(ws: Transaction) -> None:
     await ws.send(frame=9)  # type: ignore[call-overload]
     await ws.send(txt="a")  # type: ignore[call-overload]
     await ws.send("a", cb=1)  # type: ignore[call-overload]
-    await ws.send("a", cb=text)  # type: ignore[call-overload]
+    await ws.send("a", cb=text)  # type: ignore[arg-type]
     ws.send_nowait()  # type: ignore[call-overload]
     ws.send_nowait(1)  # type: ignore[call-overload]
     ws.send_nowait("a", text="b")  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -80,12 +80,14 @@ async def connect(
             stream = await trio.open_tcp_stream(target.host, target.port)
         try:
             if target.secure:
-                stream = await _start_tls(stream, target.host, ssl_context)
+                context = ssl_context or ssl.create_default_context()
+                stream = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
             transport = open_transport(stream)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
         try:
+            await _start_tls(transport, target.host)
             await _shake_hands(protocol, transport)
             housekeeper = Housekeeper(nursery)
             transaction = Transaction(protocol, transport, housekeeper, settings)
@@ -99,14 +101,11 @@ async def connect(
     return transaction
 
 
-async def _start_tls(stream: trio.abc.Stream, host: str, context: ssl.SSLContext | None) -> trio.SSLStream[Any]:
-    context = context or ssl.create_default_context()
-    secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+async def _start_tls(transport: Transport, host: str) -> None:
     try:
-        await secure.do_handshake()
+        await transport.do_handshake()
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
         raise HandshakeError(f"TLS with {host} failed: {exc.__cause__ or exc}") from exc
-    return secure
 
 
 async def _shake_hands(protocol: Protocol, transport: Transport) -> None:

@@ -174,6 +174,7 @@ class Server:
     ) -> bool:
         """Answer the opening handshake; return whether the connection is open."""
         try:
+            await transport.do_handshake()
             while handshake.request is None:
                 data = await transport.receive()
                 if not data:

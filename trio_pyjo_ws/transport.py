@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +28,9 @@ RECEIVE_SIZE = 65_536
 
 LARGE_RECEIVE_SIZE = 262_144
 """Bytes that one read asks for once a read came back full: large messages want few, large pieces."""
+
+TLS_PIECE = 65_536
+"""Bytes that are encrypted at a time: what the kernel does not take of them has to be kept."""
 
 _NO_ADDRESS: tuple[str | None, int | None] = (None, None)
 
@@ -48,6 +52,9 @@ class Transport:
     local: tuple[str | None, int | None] = _NO_ADDRESS
     remote: tuple[str | None, int | None] = _NO_ADDRESS
 
+    async def do_handshake(self) -> None:
+        """Shake hands for TLS, where there is TLS; the first thing to do with a transport."""
+
     def try_send(self, data: bytes | memoryview) -> int:
         """Hand ``data`` over without blocking; return how many bytes were taken, 0 where none can be now."""
         raise NotImplementedError
@@ -67,7 +74,10 @@ class Transport:
     async def receive(self) -> bytes:
         """Wait for bytes and return them; ``b""`` at the end of the stream. Always a checkpoint."""
         while True:
-            await self.wait_receive()
+            if self.ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self.wait_receive()
             data = self.try_receive()
             if data is not None:
                 return data
@@ -155,6 +165,116 @@ class SocketTransport(Transport):
         self.close()
 
 
+class TlsTransport(SocketTransport):
+    """TLS on a socket of our own, by the standard library's ``SSLContext.wrap_bio``.
+
+    ``trio.SSLStream`` meets the scheduler several times for each record; this meets it where a socket would. What it
+    promises is what ``trio.SSLStream(https_compatible=True)`` does: certificates and host names are verified as the
+    context says, close_notify is sent when closing and not waited for, and a stream that ends without one has ended.
+    That a connection was cut short shows where it matters, one layer up: no Close was received.
+    """
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
+    ) -> None:
+        super().__init__(sock)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        # What is encrypted and not taken by the kernel yet, and how many bytes of the caller's that stands for: they
+        # count as sent when all of it is gone, and until then the caller comes with them again.
+        self._encrypted: bytes | memoryview = b""
+        self._ahead = 0
+
+    async def do_handshake(self) -> None:
+        try:
+            while True:
+                try:
+                    self._tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    await self._flush_all()
+                    await self.wait_receive()
+                    self._receive_encrypted()
+        except ssl.SSLError as exc:
+            self._flush()  # the alert that tells the peer why
+            raise trio.BrokenResourceError(f"TLS: {exc}") from exc
+        await self._flush_all()
+        self.ready = True  # What came behind the handshake may have been read with it.
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        if not self._flush():
+            return 0
+        sent, self._ahead = self._ahead, 0
+        view = memoryview(data)
+        while sent < len(data):
+            piece = view[sent : sent + TLS_PIECE]
+            try:
+                self._tls.write(piece)
+            except ssl.SSLError as exc:
+                raise trio.BrokenResourceError(f"TLS: {exc}") from exc
+            if not self._flush():
+                self._ahead = len(piece)
+                break
+            sent += len(piece)
+        return sent
+
+    def try_receive(self) -> bytes | None:
+        while True:
+            try:
+                data = self._tls.read(LARGE_RECEIVE_SIZE)
+                break
+            except ssl.SSLWantReadError:
+                if self._receive_encrypted() is None:
+                    return None
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            except ssl.SSLError as exc:
+                raise trio.BrokenResourceError(f"TLS: {exc}") from exc
+        if self._outgoing.pending:
+            self._flush()  # the answer to a key update (RFC 8446, section 4.6.3)
+        self.ready = self.ready or bool(self._incoming.pending or self._tls.pending())
+        return data
+
+    def _receive_encrypted(self) -> bytes | None:
+        encrypted = super().try_receive()
+        if encrypted:
+            self._incoming.write(encrypted)
+        elif encrypted is not None:
+            self._incoming.write_eof()
+        return encrypted
+
+    def _flush(self) -> bool:
+        """Hand over what is encrypted, as far as the kernel takes it; return whether that was all."""
+        if self._outgoing.pending:
+            self._encrypted = b"".join((self._encrypted, self._outgoing.read()))
+        if not self._encrypted:
+            return True
+        sent = super().try_send(self._encrypted)
+        self._encrypted = memoryview(self._encrypted)[sent:] if sent < len(self._encrypted) else b""
+        return not self._encrypted
+
+    async def _flush_all(self) -> None:
+        while not self._flush():
+            await trio.lowlevel.wait_writable(self._fd)
+
+    def send_eof(self) -> None:
+        with suppress(ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
+            # After what is encrypted, close_notify; the peer's is wanted, and not waited for.
+            try:
+                self._tls.unwrap()
+            finally:
+                self._flush()
+        super().send_eof()
+
+    def close(self) -> None:
+        if self._fd != -1:
+            self.send_eof()
+        super().close()
+
+
 class StreamTransport(Transport):
     """Any trio stream: TLS, a pipe, a tunnel, a stream of a test's."""
 
@@ -166,6 +286,10 @@ class StreamTransport(Transport):
         self._received: bytes | None = None
         self.ready = False
         self.local, self.remote = _stream_addresses(stream)
+
+    async def do_handshake(self) -> None:
+        if isinstance(self._stream, trio.SSLStream):
+            await self._stream.do_handshake()
 
     def try_send(self, data: bytes | memoryview) -> int:
         return 0
@@ -196,15 +320,37 @@ class StreamTransport(Transport):
 
 
 def open_transport(stream: trio.abc.Stream) -> Transport:
-    """The transport over ``stream``, which belongs to the transport from now on."""
+    """The transport over ``stream``, which belongs to the transport from now on.
+
+    The socket of a SocketStream is taken over, also beneath an SSLStream that has not begun its handshake.
+    """
     if type(stream) is trio.SocketStream:
-        trio_socket = stream.socket
-        family, kind, protocol = trio_socket.family, trio_socket.type, trio_socket.proto
-        # Options that SocketStream has set (TCP_NODELAY, TCP_NOTSENT_LOWAT) stay with the descriptor.
-        sock = socket.socket(family, kind, protocol, fileno=trio_socket.detach())
-        sock.setblocking(False)
-        return SocketTransport(sock)
+        return SocketTransport(_take_socket(stream))
+    if type(stream) is trio.SSLStream and type(stream.transport_stream) is trio.SocketStream and _is_fresh(stream):
+        return TlsTransport(
+            _take_socket(stream.transport_stream),
+            stream.context,
+            server_side=stream.server_side,
+            server_hostname=stream.server_hostname,
+        )
     return StreamTransport(stream)
+
+
+def _take_socket(stream: trio.SocketStream) -> socket.socket:
+    trio_socket = stream.socket
+    family, kind, protocol = trio_socket.family, trio_socket.type, trio_socket.proto
+    # Options that SocketStream has set (TCP_NODELAY, TCP_NOTSENT_LOWAT) stay with the descriptor.
+    sock = socket.socket(family, kind, protocol, fileno=trio_socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def _is_fresh(stream: trio.SSLStream[Any]) -> bool:
+    try:
+        stream.cipher()
+    except trio.NeedHandshakeError:
+        return True
+    return False
 
 
 def _stream_addresses(stream: Any) -> tuple[tuple[str | None, int | None], tuple[str | None, int | None]]:

@@ -1,5 +1,3 @@
-"""The types of the compiled codec, which are those of its pure twin."""
-
 from ._codec import Decoder as Decoder
 from ._codec import Utf8Validator as Utf8Validator
 from ._codec import apply_mask as apply_mask
