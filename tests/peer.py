@@ -41,6 +41,16 @@ class Recorder(SocketTransport):
         self.writes.append(sent)
         return sent
 
+    def try_send_pieces(self, pieces: list[bytes]) -> int:
+        left = sum(map(len, pieces)) if self.limit is None else self.limit
+        taken: list[bytes] = []
+        for piece in pieces:
+            taken.append(piece[:left])
+            left -= len(taken[-1])
+        sent = super().try_send_pieces(taken)
+        self.writes.append(sent)
+        return sent
+
     async def send_some(self, data: bytes | memoryview) -> int:
         while self.limit == 0 and self._fd != -1:
             await self.stalled.park()

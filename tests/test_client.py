@@ -842,3 +842,10 @@ async def test_a_body_that_fails_does_not_wait_for_a_callback_that_goes_on(
     with pytest.raises(ValueError, match="the body's"), trio.move_on_after(1000):
         await run()
     assert trio.current_time() < 1000
+
+
+async def test_host_name_that_tls_refuses_closes_the_stream(nursery: trio.Nursery) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    with pytest.raises(ValueError, match="server_hostname"):
+        await connect(nursery, "wss://.test/", stream=ours)
+    assert await theirs.receive_some() == b""

@@ -611,7 +611,9 @@ async def test_an_exception_in_drain_tears_nothing(autojump_clock: MockClock) ->
         ws._crash = told.append
         ws.on("drain", fail)
         await ws.send("one")
+        await wait_all_tasks_blocked()
         limit_writes(ws, 3)
+        ws._wrote = False
         with pytest.raises(ValueError, match="from a callback"):
             await ws.send("two")
         ws.send_nowait("three")

@@ -41,8 +41,53 @@ async def test_a_message_of_any_size_arrives_by_short_writes(autojump_clock: Moc
         await ws.send(b"x" * 300)
         assert not ws.is_writing
         await ws.send("short")
+        await ws.drain()
         assert peer.read_messages() == [b"x" * 300, b"short"]
         assert max(writes(ws)) == 7
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 6, 9_999, 50_006, 50_009, None])
+async def test_a_large_payload_goes_behind_its_head_without_being_copied(
+    autojump_clock: MockClock, limit: int | None
+) -> None:
+    async with connected("server") as (ws, peer, nursery):
+        got: list[bytes] = []
+        nursery.start_soon(collect, peer, got)
+        limit_writes(ws, limit)
+        payload = b"x" * 50_000
+        ws.send_nowait(b"")
+        ws.send_nowait(payload)
+        ws.send_nowait(b"behind")
+        assert ws._protocol.outgoing[2] is payload
+        await ws.drain()
+        await wait_all_tasks_blocked()
+        assert got == [b"", payload, b"behind"]
+
+
+async def test_the_first_message_of_a_turn_is_written_at_once_and_the_rest_together(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, peer, _):
+        for number in range(10):
+            await ws.send(bytes([number]))
+        assert writes(ws) == [3]
+        await wait_all_tasks_blocked()
+        assert writes(ws) == [3, 27]
+        await ws.send(b"in a later turn")
+        assert len(writes(ws)) == 3
+        assert len(peer.read_messages()) == 11
+
+
+async def answer(peer: Peer) -> None:
+    await wait_all_tasks_blocked()
+    peer.send("answer")
+
+
+async def test_a_request_is_written_at_once_each_time_that_its_answer_was_waited_for(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, peer, nursery):
+        for number in range(1, 4):
+            await ws.send("request")
+            assert len(writes(ws)) == number
+            nursery.start_soon(answer, peer)
+            assert await ws.receive() == "answer"
 
 
 async def test_senders_take_turns_and_keep_their_order(autojump_clock: MockClock) -> None:
@@ -163,10 +208,12 @@ async def test_callbacks_fire_when_what_was_queued_has_been_handed_over(autojump
         assert told == [("one", 5), ("two", 13), ("three", 17), ("drain", 17)]
         limit_writes(ws, None)
         await ws.send("four")
+        await ws.drain()
         assert told[-1] == ("drain", 23)
         ws.unsubscribe("drain")
         await ws.send("five")
         await ws.send("six")
+        await ws.drain()
         assert len(told) == 5
         assert peer.read_messages() == [b"one", b"two", b"three", b"four", b"five", b"six"]
 

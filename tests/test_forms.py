@@ -43,12 +43,21 @@ class Text(str):
     ],
 )
 def test_one_payload_in_any_of_its_forms(given: list[Any], forms: dict[str, Any], payload: object) -> None:
-    assert compose(*given, **forms) == (payload, None)
-    assert compose(callback, *given, **forms) == (payload, callback)
-    assert compose(*given, **forms, cb=callback) == (payload, callback)
-    assert compose(*given, **forms, cb=None) == (payload, None)
+    assert compose(*given, **forms) == (payload, None, None)
+    assert compose(callback, *given, **forms) == (payload, callback, None)
+    assert compose(*given, **forms, cb=callback) == (payload, callback, None)
+    assert compose(*given, **forms, cb=None) == (payload, None, None)
     # What travels on is of the plain type, and is not changed by what the caller does with its own object later.
     assert type(compose(*given, **forms)[0]) in {str, bytes, Frame}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    ("given", "forms"), [(["a"], {}), ([b"a"], {}), ([], {"text": "a"}), ([], {"binary": b"a"}), ([], {"json": "a"})]
+)
+def test_any_message_may_say_whether_it_is_compressed(given: list[Any], forms: dict[str, Any], compress: bool) -> None:
+    payload, _, _ = compose(*given, **forms)
+    assert compose(callback, *given, **forms, compress=compress) == (payload, callback, compress)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +74,17 @@ def test_one_payload_in_any_of_its_forms(given: list[Any], forms: dict[str, Any]
         ([callback, "a", "b"], {}, TypeError, ["one message"]),
         ([callback, "a"], {"cb": callback}, TypeError, ["two callbacks"]),
         (["a"], {"cb": "b"}, TypeError, ["cb= is a callable", "'b'"]),
-        (["a"], {"txt": "b", "bin": "c"}, TypeError, ["text=, binary=, json=, frame= and cb=", "not txt, bin="]),
+        (
+            ["a"],
+            {"txt": "b", "bin": "c"},
+            TypeError,
+            ["text=, binary=, json=, frame=, cb= and compress=", "not txt, bin="],
+        ),
+        (["a"], {"compress": 1}, TypeError, ["compress= is True or False", "not 1"]),
+        (["a"], {"compress": None}, TypeError, ["compress= is True or False", "not None"]),
+        (["a"], {"compress": "yes"}, TypeError, ["compress= is True or False", "not 'yes'"]),
+        ([], {"frame": [1, 0, 0, 0, 9, b""], "compress": True}, TypeError, ["compress=", "frame=", "rsv1"]),
+        ([], {"frame": [1, 0, 0, 0, 9, b""], "compress": False}, TypeError, ["compress=", "frame="]),
         ([1], {}, TypeError, ["a message is str or bytes", "json=", "not int"]),
         ([None], {}, TypeError, ["a message is str or bytes", "not NoneType"]),
         ([["a"]], {}, TypeError, ["not list"]),

@@ -7,6 +7,7 @@ import fnmatch
 import re
 import sys
 from importlib import resources
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ MAX_LINES = 650
 # A module imports only from lines above its own. "" is the package's __init__, the names that it re-exports.
 ROOMS = [
     {"errors"},
-    {"wire._codec"},
+    {"wire._codec", "wire._compiled"},
     {"wire.frames"},
     {"wire.deflate"},
     {"wire.protocol"},
@@ -36,6 +37,7 @@ ROOMS = [
     {"events"},
     {"housekeeper"},
     {"forms"},
+    {"writer"},
     {"connection"},
     {"transaction"},
     {"client", "server"},
@@ -50,6 +52,11 @@ RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 NEVER = {"asyncio", "random", "threading"}
 NEVER_IN_WIRE = NEVER | {"socket", "ssl", "time", "trio"}
 DEPENDENCIES = {"h11", "multidict", "trio"}
+# A third package outside of the adapters, and why.
+OPTIONAL = {
+    "testing": {"pytest"},  # its fixtures
+    "wire.deflate": {"zlib_ng"},  # the same zlib, faster: where it is not installed nothing is missing
+}
 
 
 def module_name(path: Path) -> str:
@@ -92,6 +99,9 @@ def imports_of(name: str, tree: ast.AST, *, is_package: bool) -> Iterator[str]:
                 # `from .wire import frames` imports a module, `from .wire.frames import Frame` a name.
                 inner = f"{base}.{alias.name}"
                 yield inner if inner.removeprefix("trio_pyjo_ws.") in RANK else base
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            given = ast.literal_eval(node.args[0])
+            yield resolve_name(given, ".".join(package))
 
 
 def imports_in(name: str) -> set[str]:
@@ -149,9 +159,7 @@ def test_nothing_forbidden_is_imported(name: str) -> None:
 
 @EVERY_MODULE
 def test_only_adapters_need_a_third_package(name: str) -> None:
-    allowed = DEPENDENCIES | set(sys.stdlib_module_names)
-    if name == "testing":
-        allowed |= {"pytest"}  # its fixtures
+    allowed = DEPENDENCIES | OPTIONAL.get(name, set()) | set(sys.stdlib_module_names)
     if room_of(name) != "adapters":
         assert not {imported.partition(".")[0] for imported in imports_in(name) if not is_local(imported)} - allowed
 
@@ -181,6 +189,8 @@ def test_init_only_re_exports(name: str) -> None:
         ("cli", "from . import connect", {"trio_pyjo_ws"}),
         ("cli", "def f():\n import trio_pyjo_ws.client as c", {"trio_pyjo_ws.client"}),
         ("events", "import trio.lowlevel, ssl", {"trio.lowlevel", "ssl"}),
+        ("wire.frames", "import_module('._compiled', __package__)", {"trio_pyjo_ws.wire._compiled"}),
+        ("wire.deflate", "importlib.import_module('zlib_ng.zlib_ng')", {"zlib_ng.zlib_ng"}),
         ("events", "if TYPE_CHECKING:\n import a\nelse:\n import b", {"b"}),
     ],
 )

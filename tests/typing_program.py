@@ -48,12 +48,22 @@ async def accepted(ws: Transaction) -> None:
     await ws.send(frame=[1, 0, 0, 0, 9, b"a"])
     await ws.send(frame=(True, False, False, False, 9, bytearray(b"a")), cb=sent)
     await ws.send(sent, frame=Frame(True, False, False, False, 9, b"a"))
+    await ws.send("a", compress=True)
+    await ws.send(b"a", cb=sent, compress=False)
+    await ws.send(sent, "a", compress=True)
+    await ws.send(text="a", compress=True)
+    await ws.send(sent, binary=b"a", compress=True)
+    await ws.send(json=1, cb=sent, compress=True)
     assert_type(ws.send_nowait("a"), None)
+    ws.send_nowait("a", cb=sent, compress=True)
+    ws.send_nowait(sent, text="a", compress=False)
     ws.send_nowait(sent, b"a")
     ws.send_nowait(json=1, cb=sent)
     ws.send_nowait(frame=[1, 0, 0, 0, 9, b"a"])
     assert_type(ws.build_message("a"), bytes)
     ws.build_message(json=1)
+    ws.build_message(memoryview(b"a"), compress=False)
+    ws.build_message(binary=b"a", compress=True)
     channel: trio.abc.Channel[str | bytes] = ws
     await channel.send("a")
     assert_type(await ws.receive(), "str | bytes")
@@ -86,11 +96,18 @@ async def refused(ws: Transaction) -> None:
     await ws.send(txt="a")  # type: ignore[call-overload]
     await ws.send("a", cb=1)  # type: ignore[call-overload]
     await ws.send("a", cb=text)  # type: ignore[arg-type]
+    await ws.send("a", compress=1)  # type: ignore[call-overload]
+    await ws.send("a", compress=None)  # type: ignore[call-overload]
+    await ws.send(sent, "a", cb=sent, compress=True)  # type: ignore[call-overload]
+    await ws.send(frame=[1, 0, 0, 0, 9, b"a"], compress=True)  # type: ignore[call-overload]
+    await ws.send(sent, frame=[1, 0, 0, 0, 9, b"a"], compress=False)  # type: ignore[call-overload]
+    ws.send_nowait("a", compress="yes")  # type: ignore[call-overload]
     ws.send_nowait()  # type: ignore[call-overload]
     ws.send_nowait(1)  # type: ignore[call-overload]
     ws.send_nowait("a", text="b")  # type: ignore[call-overload]
     ws.build_message()  # type: ignore[call-overload]
     ws.build_message("a", cb=sent)  # type: ignore[call-overload]
+    ws.build_message(frame=[1, 0, 0, 0, 9, b"a"], compress=True)  # type: ignore[call-overload]
     ws.on("text")  # type: ignore[call-overload]
     await ws.finish("1000")  # type: ignore[arg-type]
     await ws.ping("a")  # type: ignore[arg-type]

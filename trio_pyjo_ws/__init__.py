@@ -5,7 +5,7 @@ from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, Protoc
 from .server import Server, serve, serve_listeners
 from .settings import Options
 from .transaction import Transaction, TransactionStatistics
-from .wire.deflate import Deflate
+from .wire.deflate import Deflate, zlib_name
 from .wire.frames import Close, Frame, Opcode, codec
 from .wire.negotiate import Request, Response
 
@@ -30,4 +30,5 @@ __all__ = [
     "open_websocket",
     "serve",
     "serve_listeners",
+    "zlib_name",
 ]

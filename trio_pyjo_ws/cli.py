@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from . import Options, Transaction, codec, open_websocket, serve
+from . import Options, Transaction, codec, open_websocket, serve, zlib_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ MAX_SHOWN = 40
 INTRODUCTION = """\
 A client and a server talk over TCP, in one process. Each line tells who does what.
 Every frame is shown by the side that receives it: FIN=0 says that the message goes on in the next frame,
-RSV1=1 that it is compressed, and the number of bytes is that of the payload as it travels.
+RSV1=1 that it is compressed, which short messages are not, and the number of bytes is that of the payload as it travels.
 """
 
 
@@ -83,7 +83,7 @@ async def talk(ws: Transaction) -> None:
     _watch("client", ws)
     _tell("client", "connected", f"{ws.res.status} {ws.res.reason}")
     _tell("client", "agreed on", ws.res.headers["Sec-WebSocket-Extensions"])
-    _tell("both", "use", f"the {codec} codec")
+    _tell("both", "use", f"the {codec} codec, {zlib_name}")
 
     _step("Text", 'await ws.send("Hello World!")')
     await ws.send("Hello World!")

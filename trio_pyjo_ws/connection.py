@@ -1,15 +1,10 @@
-"""What runs a transaction: who reads, who writes, who closes, and when.
+"""What runs a transaction: who reads, who closes, and when; how it writes is in :mod:`~trio_pyjo_ws.writer`.
 
 *Whoever receives, reads.* ``receive()`` with an empty inbox reads the socket in the caller's own task. The reading role
 is the flag ``_reading``; who holds it runs :meth:`Connection._advance`. A background reader takes the role while nobody
 receives for a moment (GRACE), or at once while somebody subscribes to what the peer sends, waits for a pong, or the
 connection is closing. No deadline is armed per message: ``_attended`` says that the grace's deadline is armed or the
 background reader runs, and only where it is not set does leaving ``receive()`` do anything.
-
-*Write through, cork while there is more to handle.* What is to be sent collects in the protocol's ``outgoing``, and
-``_flush`` hands it to the kernel without blocking. Where the kernel takes only a part, the rest is ``_unsent``, and a
-writer goes on with it: the sender itself while it waits, or a task. A frame is whole in ``outgoing`` before its first
-byte leaves, and what has left is never forgotten, so no cancellation can tear it.
 
 *Closing* is the protocol's state plus one deadline. From the moment the state leaves OPEN, the connection ends within
 ``close_timeout``, whatever the peer does, and whoever waits wakes.
@@ -32,6 +27,7 @@ from .errors import ConnectionClosed
 from .events import Emitter, UndecodedJson
 from .wire.frames import Close, Frame, Opcode
 from .wire.protocol import Pong, Protocol, State
+from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,12 +45,8 @@ GRACE = 0.1
 TURN = 0.001
 """Seconds that a task may go on without yielding to the scheduler (trio's issue 1757 reasons the same way)."""
 
-CORK_SIZE = 65_536
-"""Bytes at which corked frames are written although there are more messages to handle."""
-
 NORMAL_CODES = frozenset({1000, 1001, 1005})
 """Close codes after which iteration simply ends: done, going away, and none given (RFC 6455, section 7.4.1)."""
-
 
 LISTENING = frozenset({State.OPEN, State.CLOSING})
 """The states in which what the peer sends has a meaning."""
@@ -71,7 +63,7 @@ class Ping:
         self.answered = trio.Event()
 
 
-class Connection:
+class Connection(Writer):
     """The engine of a :class:`~trio_pyjo_ws.transaction.Transaction`; nothing of it is public.
 
     ``crash`` is told of an exception that a callback or a background task let out, where no caller can be told.
@@ -85,15 +77,13 @@ class Connection:
         settings: Settings,
         crash: Callable[[Exception], None] | None = None,
     ) -> None:
-        self._protocol = protocol
-        self._transport = transport
-        self._housekeeper = housekeeper
+        emitter = Emitter(self, self._start_soon, self._subscriptions_changed)
+        super().__init__(protocol, transport, housekeeper, emitter)
         self._settings = settings
         self._crash = crash or self._crash_nursery
-        self._emitter = Emitter(self, self._start_soon, self._subscriptions_changed)
         self._read = protocol.client_read if protocol.role == "client" else protocol.server_read
         self._inbox: deque[str | bytes] = deque()
-        self._events: deque[Event] = deque()  # read, and not yet told to anybody
+        self._events: list[Event] = []  # read, and not yet told to anybody
         self._ended = False
         # Reading
         self._reading = False
@@ -101,18 +91,9 @@ class Connection:
         self._attended = True  # Until _start(): the opening handshake does its own reading.
         self._active = False  # somebody has read since the grace began
         self._grace: Deadline | None = None
-        self._read_lot = ParkingLot()
+        self._readers: ParkingLot | None = None
         self._delivery: trio.CancelScope | None = None
         self._discarding = False
-        # Writing
-        self._sent = 0  # bytes handed over since the beginning
-        self._unsent: bytes | memoryview = b""
-        self._writing = False
-        self._corked = False
-        self._writer_runs = False
-        self._write_lot = ParkingLot()
-        self._write_watched = False
-        self._drain_callbacks: deque[tuple[int, Callable[[], None]]] = deque()
         # Closing and keeping alive
         self._closed_here = False
         self._close_deadline: Deadline | None = None
@@ -162,13 +143,13 @@ class Connection:
     async def _advance(self) -> None:
         """One step of the reading role: deliver what is held up, or read."""
         if self._ended:
-            await self._read_lot.park()  # _deliver_rest() is at it.
+            await self._wait_reader()  # _deliver_rest() is at it.
             return
         protocol = self._protocol
         self._reading = self._active = True
         data: bytes | None = None
         try:
-            if perf_counter() - self._housekeeper.turn_started > TURN:
+            if self._transport.ready and perf_counter() - self._housekeeper.turn_started > TURN:
                 await self._yield()
                 if protocol.state is State.ENDED:
                     return
@@ -179,13 +160,14 @@ class Connection:
                 # Once it is not open any more, the end of the stream does not wait behind a full channel.
                 if protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
                     # A peer that pings and does not read its pongs is not read from either.
-                    await self._write_lot.park()
+                    await self._wait_writer()
                     return
                 if self._stalled:
                     self._stalled = False
                     self._reading_since = trio.current_time()
                 transport = self._transport
                 if not transport.ready:
+                    self._wrote = False
                     await transport.wait_receive()
                     self._housekeeper.turn_started = perf_counter()
                 data = transport.try_receive()
@@ -195,10 +177,18 @@ class Connection:
             self._end()
         finally:
             self._reading = False
-            if self._read_lot:
-                self._read_lot.unpark_all()
+            self._wake_readers()
         if not self._ended:
             self._take_in(data or b"")
+
+    async def _wait_reader(self) -> None:
+        if self._readers is None:
+            self._readers = ParkingLot()
+        await self._readers.park()
+
+    def _wake_readers(self) -> None:
+        if self._readers is not None:
+            self._readers.unpark_all()
 
     async def _yield(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -239,7 +229,7 @@ class Connection:
         """Tell what has been read, in order, until a full channel holds it up."""
         events = self._events
         while events and not self._emitter.blocked:
-            event = events.popleft()
+            event = events.pop(0)
             if isinstance(event, (str, bytes)):
                 self._deliver(event)
             elif isinstance(event, Frame):
@@ -332,114 +322,6 @@ class Connection:
         if emitter.carrying:
             self._attend_now()
 
-    # Writing
-
-    def _flush(self) -> bool:
-        """Hand over what can be without waiting; return whether that was all."""
-        if self._unsent or self._writing:
-            return False
-        if not self._protocol.outgoing:
-            return True
-        data = self._protocol.take()
-        try:
-            sent = self._transport.try_send(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
-            return False
-        self._sent += sent
-        if sent < len(data):
-            self._unsent = memoryview(data)[sent:]
-            return False
-        if self._write_watched:
-            self._guard(self._tell_progress)
-        return True
-
-    def _flush_or_write(self) -> bool:
-        """Hand over what can be, and have a task write the rest; return whether there is none."""
-        if self._flush() or self._ended:
-            return True
-        if not self._writer_runs and not self._writing:
-            self._writer_runs = True
-            self._start_soon(self._write_in_background, "writer")
-        return False
-
-    def _cork(self) -> None:
-        """Let more frames collect, for this turn of the scheduler at the most."""
-        if not self._corked:
-            self._corked = True
-            self._housekeeper.cork(self._uncork)
-
-    def _uncork(self) -> None:
-        self._corked = False
-        self._flush_or_write()
-
-    def _queued(self) -> int:
-        """Bytes that wait to be written."""
-        return len(self._unsent) + self._protocol.outgoing_size
-
-    async def _write_some(self) -> None:
-        self._writing = True
-        data = self._unsent or self._protocol.take()
-        self._unsent = data
-        try:
-            sent = await self._transport.send_some(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose()
-            return
-        except BaseException:
-            if not self._transport.resumable:
-                self._end()  # How much of the frame has left is not known.
-            raise
-        finally:
-            self._writing = False
-        self._sent += sent
-        self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
-        self._tell_progress()
-
-    async def _write_in_background(self) -> None:
-        try:
-            while self._queued() and not self._writing and not self._ended:
-                await self._write_some()
-        finally:
-            self._writer_runs = False
-
-    async def _wait_written(self, position: int) -> None:
-        """Wait until the bytes up to ``position`` are handed over, and meanwhile be the writer where that is safe."""
-        try:
-            while self._sent < position:
-                if self._ended:
-                    raise self._closed_error()
-                if self._writing or not self._transport.resumable:
-                    self._flush_or_write()
-                    await self._write_lot.park()
-                else:
-                    await self._write_some()
-        finally:
-            if self._queued():
-                self._flush_or_write()
-
-    def _tell_progress(self) -> None:
-        """The completion of a write: the one place that fires callbacks, the drain event and the waiters."""
-        callbacks = self._drain_callbacks
-        self._write_lot.unpark_all()
-        try:
-            while callbacks and callbacks[0][0] <= self._sent:
-                callbacks.popleft()[1]()
-            if not self._queued():
-                self._emitter.emit("drain")
-        finally:
-            closing = self._protocol.state is not State.OPEN
-            if closing and not self._queued():
-                self._advance_closing()
-            self._write_watched = closing or bool(callbacks) or self._emitter.has("drain")
-
-    def _guard(self, call: Callable[[], None]) -> None:
-        """Run callbacks where an exception has no caller to go to, or would tear something on its way."""
-        try:
-            call()
-        except Exception as exc:
-            self._crash(exc)
-
     # Closing
 
     def _begin_close(self, code: int | None, reason: str | None) -> None:
@@ -462,7 +344,7 @@ class Connection:
             self._delivery.cancel()
         self._flush_or_write()
         self._advance_closing()
-        self._read_lot.unpark_all()
+        self._wake_readers()
 
     def _close_soon(self, code: int, reason: str | None = None) -> None:
         """Begin to close, where that has not begun; do not wait."""
@@ -496,7 +378,7 @@ class Connection:
         try:
             while not self._ended:
                 if self._reading:
-                    await self._read_lot.park()
+                    await self._wait_reader()
                 else:
                     await self._advance()
         finally:
@@ -532,8 +414,8 @@ class Connection:
         for ping in self._pings.values():
             ping.answered.set()
         self._pings.clear()
-        self._read_lot.unpark_all()
-        self._write_lot.unpark_all()
+        self._wake_readers()
+        self._wake_writers()
         self._housekeeper.leave(self._end, self._transport)
         if self._delivery is not None:
             self._delivery.cancel()
@@ -556,12 +438,12 @@ class Connection:
                 while self._events or self._emitter.blocked:
                     await self._emitter.deliver_blocked()
                     self._guard(self._tell_events)
-                    self._read_lot.unpark_all()
+                    self._wake_readers()
         finally:
             while self._events:
                 self._emitter.blocked.clear()  # receive() gets what is behind it.
                 self._guard(self._tell_events)
-            self._read_lot.unpark_all()
+            self._wake_readers()
             self._guard(self._tell_finish)
 
     def _tell_finish(self) -> None:

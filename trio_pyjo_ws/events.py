@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -82,7 +81,7 @@ class Emitter:
         start_soon: Callable[[Callable[[], Awaitable[None]], str], None],
         changed: Callable[[], None],
     ) -> None:
-        self.blocked: deque[tuple[trio.MemorySendChannel[Any], object]] = deque()
+        self.blocked: list[tuple[trio.MemorySendChannel[Any], object]] = []
         self.carrying = 0
         """How many subscriptions there are to events that come out of what the peer sends."""
         self._source = source
@@ -226,7 +225,7 @@ class Emitter:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await channel.send(item)
                 if self.blocked and self.blocked[0] is first:
-                    self.blocked.popleft()
+                    self.blocked.pop(0)
 
     def close(self) -> None:
         """No event will come any more: the channels end, behind what they hold."""
@@ -266,7 +265,7 @@ class Emitter:
         self._changed()
 
     def _close(self, channel: trio.MemorySendChannel[Any]) -> None:
-        self.blocked = deque((waiting, item) for waiting, item in self.blocked if waiting is not channel)
+        self.blocked = [(waiting, item) for waiting, item in self.blocked if waiting is not channel]
         channel.close()
 
 

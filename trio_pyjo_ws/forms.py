@@ -1,17 +1,17 @@
-"""What the arguments of ``send()`` say: a message or a frame, and perhaps a callback."""
+"""What the arguments of ``send()`` say: a message or a frame, perhaps a callback, and whether to compress."""
 
 from __future__ import annotations
 
 import json as json_module
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .wire.frames import Frame
 
 if TYPE_CHECKING:
     from .transaction import Transaction
 
-__all__ = ["Data", "FrameFields", "SentCallback", "compose"]
+__all__ = ["Compressing", "Data", "FrameFields", "Sending", "SentCallback", "compose"]
 
 Data = bytes | bytearray | memoryview
 """What goes as a binary message, and as the payload of a frame."""
@@ -25,6 +25,18 @@ SentCallback = Callable[["Transaction"], object]
 _MISSING: Any = object()
 
 
+class Compressing(TypedDict, total=False):
+    """What may be said of any message. Without it, what the connection has agreed on decides."""
+
+    compress: bool
+
+
+class Sending(Compressing, total=False):
+    """What may be said of a message that is sent."""
+
+    cb: SentCallback | None
+
+
 def compose(
     *given: Any,
     text: Any = _MISSING,
@@ -32,14 +44,16 @@ def compose(
     json: Any = _MISSING,
     frame: Any = _MISSING,
     cb: SentCallback | None = None,
+    compress: Any = _MISSING,
     **unknown: Any,
-) -> tuple[str | bytes | Frame, SentCallback | None]:
-    """Return the message or frame to send, and the callback.
+) -> tuple[str | bytes | Frame, SentCallback | None, bool | None]:
+    """Return the message or frame to send, the callback, and whether to compress; None where that is not said.
 
     Raises TypeError and ValueError that say what was given and what is accepted.
     """
     if unknown:
-        raise TypeError(f"send() takes a message, text=, binary=, json=, frame= and cb=; not {', '.join(unknown)}=")
+        accepted = "a message, text=, binary=, json=, frame=, cb= and compress="
+        raise TypeError(f"send() takes {accepted}; not {', '.join(unknown)}=")
     if given and callable(given[0]):
         if cb is not None:
             raise TypeError("two callbacks: one given first and one as cb=")
@@ -48,6 +62,10 @@ def compose(
         raise TypeError(f"send() takes one message; a callable before it is a callback, and {given[0]!r:.60} is none")
     if cb is not None and not callable(cb):
         raise TypeError(f"cb= is a callable, not {cb!r:.60}")
+    if compress is _MISSING:
+        compress = None
+    elif not isinstance(compress, bool):
+        raise TypeError(f"compress= is True or False, not {compress!r:.60}")
     message = given[0] if given else _MISSING
     forms = {"a message": message, "text=": text, "binary=": binary, "json=": json, "frame=": frame}
     names = [name for name, value in forms.items() if value is not _MISSING]
@@ -56,18 +74,20 @@ def compose(
         raise TypeError(f"one of a message, text=, binary=, json= and frame= is sent; given was {what}")
     if json is not _MISSING:
         # As Mojolicious writes it: compact, and characters as they are. NaN is no JSON.
-        return json_module.dumps(json, separators=(",", ":"), ensure_ascii=False, allow_nan=False), cb
+        return json_module.dumps(json, separators=(",", ":"), ensure_ascii=False, allow_nan=False), cb, compress
     if frame is not _MISSING:
-        return _frame(frame), cb
+        if compress is not None:
+            raise TypeError("compress= says how a message is sent; frame= is sent as it is, with the rsv1 given in it")
+        return _frame(frame), cb, None
     if text is not _MISSING:
         if not isinstance(text, str):
             raise TypeError(f"text= is str, not {type(text).__name__}; bytes go as binary=")
-        return str(text), cb
+        return str(text), cb, compress
     payload = message if binary is _MISSING else binary
     if isinstance(payload, (bytes, bytearray, memoryview)):
-        return bytes(payload), cb
+        return bytes(payload), cb, compress
     if binary is _MISSING and isinstance(payload, str):
-        return str(payload), cb
+        return str(payload), cb, compress
     accepted = "str or bytes; objects go as json=" if binary is _MISSING else "bytes; str goes as text="
     raise TypeError(f"{names[0]} is {accepted}: not {type(payload).__name__}")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections import deque
 from secrets import token_bytes
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
@@ -17,18 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from .connection import CORK_SIZE, NORMAL_CODES, TURN, Connection
+from .connection import NORMAL_CODES, TURN, Connection
 from .errors import ConnectionClosed
 from .forms import compose
 from .wire import frames, negotiate
 from .wire.deflate import Deflate
 from .wire.frames import Close, Frame
 from .wire.protocol import State, check_close
+from .writer import CORK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from .forms import Data, FrameFields, SentCallback
+    from typing_extensions import Unpack
+
+    from .forms import Compressing, Data, FrameFields, Sending, SentCallback
     from .housekeeper import Housekeeper
     from .settings import Settings
     from .transport import Transport
@@ -87,7 +89,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         """An identifier of the connection, of this side and process."""
         self._subprotocol: str | None = None
         self._deflate = settings.compression
-        self._callbacks_running: deque[Coroutine[Any, Any, object]] = deque()
+        self._callbacks_running: list[Coroutine[Any, Any, object]] = []
         self.reverse_proxy = False
         """Whether the request came through a reverse proxy that is trusted to name the client, see
         :attr:`remote_address`. Settable, on a server."""
@@ -104,7 +106,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             messages_waiting=len(self._inbox),
             bytes_unsent=self._queued(),
             tasks_waiting_receive=int(self._receiving),
-            tasks_waiting_send=len(self._write_lot) + (self._writing and not self._writer_runs),
+            tasks_waiting_send=len(self._writers or ()) + (self._writing and not self._writer_runs),
             pings_waiting=len(self._pings),
             latency=self._latency,
         )
@@ -134,7 +136,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
                 while not inbox:
                     self._prepare_to_wait()
                     if self._reading:
-                        await self._read_lot.park()
+                        await self._wait_reader()
                     else:
                         await self._advance()
             finally:
@@ -164,23 +166,23 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     # Sending
 
     @overload
-    async def send(self, message: str | Data, /, *, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, message: str | Data, /, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, message: str | Data, /) -> None: ...
+    async def send(self, cb: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, text: str) -> None: ...
+    async def send(self, cb: SentCallback, /, *, text: str, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, binary: Data) -> None: ...
+    async def send(self, cb: SentCallback, /, *, binary: Data, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, json: Any) -> None: ...
+    async def send(self, cb: SentCallback, /, *, json: Any, **more: Unpack[Compressing]) -> None: ...
     @overload
     async def send(self, cb: SentCallback, /, *, frame: FrameFields) -> None: ...
     @overload
-    async def send(self, *, text: str, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, *, text: str, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, *, binary: Data, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, *, binary: Data, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, *, json: Any, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, *, json: Any, **more: Unpack[Sending]) -> None: ...
     @overload
     async def send(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
 
@@ -192,7 +194,9 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         ``str`` goes as text, ``bytes`` as binary; ``text=``, ``binary=`` and ``json=`` (any object that JSON can hold,
         sent as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends any frame as it is. A
         callable, first or as ``cb=``, is called with the transaction once everything queued so far has been handed to
-        the kernel; asynchronous ones run in a task of the nursery, one after the other.
+        the kernel; asynchronous ones run in a task of the nursery, one after the other. ``compress=`` has this message
+        compressed, or not, whatever :attr:`compressed` and the threshold of :class:`Deflate` say; True is a ValueError
+        where the opening handshake lets this side compress nothing.
 
         Raises TypeError or ValueError before anything is written where the arguments do not fit,
         :class:`ConnectionClosed` when the connection has ended, and :class:`trio.ClosedResourceError` when this side
@@ -202,14 +206,14 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         """
         await checkpoint_if_cancelled()
         if len(given) == 1 and given[0].__class__ in _MESSAGE_TYPES and not forms:
-            payload, callback = given[0], None  # the usual form
+            payload, callback, compress = given[0], None, None  # the usual form
         else:
-            payload, callback = compose(*given, **forms)
+            payload, callback, compress = compose(*given, **forms)
         if self._unsent:
             while self._queued() >= self._settings.write_limit and self._protocol.state is State.OPEN:
                 await self._wait_written(self._sent + 1)
-        self._queue(payload, callback)
-        if self._inbox and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
+        self._queue(payload, callback, compress)
+        if (self._inbox or self._wrote) and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
             if not self._corked:
                 self._cork()
         elif not self._flush():
@@ -221,23 +225,23 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
             await self._yield()
 
     @overload
-    def send_nowait(self, message: str | Data, /, *, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, message: str | Data, /, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, message: str | Data, /) -> None: ...
+    def send_nowait(self, cb: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, text: str) -> None: ...
+    def send_nowait(self, cb: SentCallback, /, *, text: str, **more: Unpack[Compressing]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, binary: Data) -> None: ...
+    def send_nowait(self, cb: SentCallback, /, *, binary: Data, **more: Unpack[Compressing]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, json: Any) -> None: ...
+    def send_nowait(self, cb: SentCallback, /, *, json: Any, **more: Unpack[Compressing]) -> None: ...
     @overload
     def send_nowait(self, cb: SentCallback, /, *, frame: FrameFields) -> None: ...
     @overload
-    def send_nowait(self, *, text: str, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, *, text: str, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, *, binary: Data, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, *, binary: Data, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, *, json: Any, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, *, json: Any, **more: Unpack[Sending]) -> None: ...
     @overload
     def send_nowait(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
 
@@ -246,23 +250,23 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
         Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already.
         """
-        payload, callback = compose(*given, **forms)
+        payload, callback, compress = compose(*given, **forms)
         if self._protocol.state is State.OPEN and self._queued() >= self._settings.write_limit:
             raise trio.WouldBlock
-        self._queue(payload, callback)
+        self._queue(payload, callback, compress)
         if self._unsent or self._writing:
             self._flush_or_write()
         else:
             self._cork()
 
-    def _queue(self, payload: str | bytes | Frame, callback: SentCallback | None) -> None:
+    def _queue(self, payload: str | bytes | Frame, callback: SentCallback | None, compress: bool | None) -> None:
         protocol = self._protocol
         if protocol.state is not State.OPEN:
             raise self._closed_error()
         if isinstance(payload, Frame):
             protocol.send_frame(payload)
         else:
-            protocol.send_message(payload)
+            protocol.send_message(payload, compress)
         if callback is not None:
             self._drain_callbacks.append((self._sent + self._queued(), self._bind(callback)))
             self._write_watched = True
@@ -288,7 +292,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
                 del running[0]
         finally:
             while running:
-                running.popleft().close()
+                running.pop(0).close()
 
     async def drain(self) -> None:
         """Wait until everything queued so far has been handed to the kernel. A checkpoint.
@@ -469,13 +473,13 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         return frames.build_frame(fin, rsv1, rsv2, rsv3, op, payload, masked=self.masked)
 
     @overload
-    def build_message(self, message: str | bytes, /) -> bytes: ...
+    def build_message(self, message: str | Data, /, **more: Unpack[Compressing]) -> bytes: ...
     @overload
-    def build_message(self, *, text: str) -> bytes: ...
+    def build_message(self, *, text: str, **more: Unpack[Compressing]) -> bytes: ...
     @overload
-    def build_message(self, *, binary: Data) -> bytes: ...
+    def build_message(self, *, binary: Data, **more: Unpack[Compressing]) -> bytes: ...
     @overload
-    def build_message(self, *, json: Any) -> bytes: ...
+    def build_message(self, *, json: Any, **more: Unpack[Compressing]) -> bytes: ...
     @overload
     def build_message(self, *, frame: FrameFields) -> bytes: ...
 
@@ -484,12 +488,12 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
         A compressed message becomes part of what the peer decompresses: build it only to send it, and in order.
         """
-        payload, callback = compose(*given, **forms)
+        payload, callback, compress = compose(*given, **forms)
         if callback is not None:
             raise TypeError("build_message() takes no callback: nothing is sent")
         if isinstance(payload, Frame):
             return self.build_frame(*payload)
-        return self._protocol.encode_message(payload)
+        return self._protocol.encode_message(payload, compress)
 
     def parse_frame(self, chunk: bytearray) -> Frame | None:
         """Remove the first frame from ``chunk`` and return it; None while it is incomplete.
@@ -502,16 +506,16 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     @property
     def compressed(self) -> bool:
-        """Whether messages are sent compressed. Settable; to true only where the handshake has agreed on it."""
+        """Whether messages are sent compressed, but for those under the threshold of :class:`Deflate`.
+
+        Settable; to true only where the opening handshake has agreed on it.
+        """
         return self._protocol.compressed
 
     @compressed.setter
     def compressed(self, compressed: bool) -> None:
-        agreement = self._protocol.agreement
-        if compressed and (agreement is None or agreement.deflate is None or not agreement.deflate.can_compress):
-            raise ValueError(
-                "messages cannot be compressed: the opening handshake has not agreed on permessage-deflate"
-            )
+        if compressed:
+            self._protocol.check_can_compress()
         self._protocol.compressed = bool(compressed)
 
     @property

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RECEIVE_SIZE", "SocketTransport", "StreamTransport", "Transport", "open_transport"]
 
-RECEIVE_SIZE = 65_536
-"""Bytes that one read asks for, and so what a connection holds of unparsed input at the most."""
+RECEIVE_SIZE = 122_880
+"""Bytes that one read asks for, and so what a connection holds of unparsed input at the most.
 
-LARGE_RECEIVE_SIZE = 262_144
-"""Bytes that one read asks for once a read came back full: large messages want few, large pieces."""
+Just below glibc's threshold for a mapping of its own (128 KiB). Above it, a read that brings less costs 14 us more than
+its system call, for mapping, unmapping and page faults: an echo of 64 KiB took 47 us with reads of 256 KiB, and 24 with
+these; of 1 MiB, 383 us and 230.
+"""
+
+MAX_PIECES = 1024
+"""Pieces that one system call takes: Linux' and the BSDs' IOV_MAX."""
 
 TLS_PIECE = 65_536
 """Bytes that are encrypted at a time: what the kernel does not take of them has to be kept."""
@@ -58,6 +63,10 @@ class Transport:
     def try_send(self, data: bytes | memoryview) -> int:
         """Hand ``data`` over without blocking; return how many bytes were taken, 0 where none can be now."""
         raise NotImplementedError
+
+    def try_send_pieces(self, pieces: list[bytes]) -> int:
+        """:meth:`try_send` of all the pieces together; where that can be, without joining them."""
+        return self.try_send(b"".join(pieces))
 
     async def send_some(self, data: bytes | memoryview) -> int:
         """Wait until something can be sent, send it, return how many bytes were taken. Always a checkpoint."""
@@ -110,7 +119,6 @@ class SocketTransport(Transport):
         self._sock = sock
         self._fd = sock.fileno()
         self._recv = sock.recv
-        self._size = RECEIVE_SIZE
         # A read that came back short has emptied the socket's buffer: asking again before the kernel says so would
         # cost a system call for EAGAIN, in the most common case of all (one message in flight).
         self.ready = True
@@ -128,6 +136,14 @@ class SocketTransport(Transport):
         except OSError as exc:
             raise _broken(exc) from exc
 
+    def try_send_pieces(self, pieces: list[bytes]) -> int:
+        try:
+            return self._sock.sendmsg(pieces[:MAX_PIECES])
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _broken(exc) from exc
+
     async def send_some(self, data: bytes | memoryview) -> int:
         while True:
             if self._fd == -1:
@@ -138,15 +154,13 @@ class SocketTransport(Transport):
 
     def try_receive(self) -> bytes | None:
         try:
-            data = self._recv(self._size)
+            data = self._recv(RECEIVE_SIZE)
         except BlockingIOError:
             self.ready = False
             return None
         except OSError as exc:
             raise _broken(exc) from exc
-        size = len(data)
-        self.ready = size == self._size
-        self._size = RECEIVE_SIZE if size < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
+        self.ready = len(data) == RECEIVE_SIZE
         return data
 
     def send_eof(self) -> None:
@@ -221,10 +235,13 @@ class TlsTransport(SocketTransport):
             sent += len(piece)
         return sent
 
+    def try_send_pieces(self, pieces: list[bytes]) -> int:
+        return self.try_send(b"".join(pieces))
+
     def try_receive(self) -> bytes | None:
         while True:
             try:
-                data = self._tls.read(LARGE_RECEIVE_SIZE)
+                data = self._tls.read(RECEIVE_SIZE)
                 break
             except ssl.SSLWantReadError:
                 if self._receive_encrypted() is None:

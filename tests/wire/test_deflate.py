@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+import tracemalloc
 import zlib
+from importlib import import_module
+from itertools import product
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import LocalProtocolError, RemoteProtocolError
-from trio_pyjo_ws.wire.deflate import MEMBER_SLICE, Deflate, PerMessageDeflate
+from trio_pyjo_ws.wire import deflate
+from trio_pyjo_ws.wire.deflate import MEMBER_SLICE, THRESHOLD, Deflate, PerMessageDeflate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TAIL = b"\x00\x00\xff\xff"
 HELLO = bytes.fromhex("f248cdc9c90700")  # RFC 7692, section 7.2.3.1
 HELLO_AGAIN = bytes.fromhex("f200110000")  # section 7.2.3.2: the same again, by reference to the window
 HELLO_FINAL = bytes.fromhex("f348cdc9c90700")  # section 7.2.3.4, without the byte 00 that belongs behind it
+
+try:
+    MODULES = {"zlib": zlib, "zlib-ng": import_module("zlib_ng.zlib_ng")}
+except ImportError:
+    MODULES = {"zlib": zlib}
+
+
+@pytest.fixture(scope="module", autouse=True, params=list(MODULES.values()), ids=list(MODULES))
+def fastest(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """Each zlib that is available: both hold the same contract."""
+    module: ModuleType = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deflate, "_fastest", module)
+        yield module
+
 
 DEFLATES = st.builds(
     Deflate,
@@ -63,6 +88,7 @@ def test_defaults_ask_for_nothing() -> None:
         client_max_window_bits=15,
         level=6,
         memory_level=8,
+        threshold=128,
     )
 
 
@@ -75,6 +101,7 @@ def test_defaults_ask_for_nothing() -> None:
         ("level", -2, "-1 to 9"),
         ("level", 10, "-1 to 9"),
         ("memory_level", 0, "1 to 9"),
+        ("threshold", -1, "0 or more"),
     ],
 )
 def test_number_out_of_range_is_named(name: str, value: int, accepted: str) -> None:
@@ -89,6 +116,8 @@ def test_number_out_of_range_is_named(name: str, value: int, accepted: str) -> N
         ("client_no_context_takeover", None),
         ("server_max_window_bits", "15"),
         ("level", True),
+        ("threshold", None),
+        ("threshold", 1.5),
     ],
 )
 def test_parameter_of_another_type_is_named(name: str, value: object) -> None:
@@ -108,8 +137,66 @@ def test_each_role_compresses_by_its_own_parameters() -> None:
 def test_repr_tells_the_parameters() -> None:
     assert repr(Deflate(client_max_window_bits=9).codec(client=True)) == (
         "<PerMessageDeflate compress_no_context_takeover=False compress_window_bits=9 "
-        "decompress_no_context_takeover=False decompress_window_bits=15 level=6 memory_level=8>"
+        "decompress_no_context_takeover=False decompress_window_bits=15 level=6 memory_level=8 threshold=128>"
     )
+
+
+# Which zlib serves
+
+
+def test_chosen_zlib_is_named() -> None:
+    assert deflate.zlib_name == deflate._choose()[0]
+
+
+def test_zlib_ng_is_chosen_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = ModuleType("zlib_ng.zlib_ng")
+    monkeypatch.setitem(sys.modules, "zlib_ng", ModuleType("zlib_ng"))
+    monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", installed)
+    for value in ("0", ""):
+        monkeypatch.setenv("TRIO_PYJO_WS_PURE", value)
+        assert deflate._choose() == ("zlib-ng", installed)
+    monkeypatch.setenv("TRIO_PYJO_WS_PURE", "1")
+    assert deflate._choose() == ("zlib", zlib)
+
+
+def test_zlib_serves_where_zlib_ng_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIO_PYJO_WS_PURE", raising=False)
+    monkeypatch.setitem(sys.modules, "zlib_ng", None)
+    monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
+    assert deflate._choose() == ("zlib", zlib)
+
+
+def test_zlib_ng_serves_where_it_takes_no_more_memory_than_was_asked_for(fastest: ModuleType) -> None:
+    large, small = receiver(), receiver(client_max_window_bits=12, server_max_window_bits=12, memory_level=5)
+    for codec in (large, small):
+        codec.compress(b"Hello")
+        codec.decompress(HELLO, final=True, max_size=5)
+    modules = {type(large._compressor).__module__, type(large._decompressor).__module__}
+    assert modules == {type(fastest.compressobj()).__module__}
+    assert type(small._compressor) is type(zlib.compressobj())
+    assert type(small._decompressor) is type(zlib.decompressobj())
+
+
+def strictly_inflated(data: bytes, window_bits: int) -> bytes:
+    """Inflate a few bytes at a time: all at once, zlib would not see a reference beyond the window."""
+    decompressor = zlib.decompressobj(-window_bits)
+    message = bytearray()
+    while output := decompressor.decompress(data, 13):
+        message += output
+        data = decompressor.unconsumed_tail
+    return bytes(message)
+
+
+@pytest.mark.parametrize("level", range(-1, 10))
+def test_every_level_keeps_to_the_window(fastest: ModuleType, level: int) -> None:
+    # Not by way of a codec, which has zlib serve for small windows: of these 15 bits cannot be told apart.
+    for window_bits, memory_level in product((9, 10, 12), (1, 9)):
+        block = os.urandom(300)
+        window = 1 << window_bits
+        message = block.join(os.urandom(max(0, window + offset - 300)) for offset in (-263, -1, 0, 1, 200, window))
+        compressor = fastest.compressobj(level, zlib.DEFLATED, -window_bits, memory_level)
+        data = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert strictly_inflated(data, window_bits) == message
 
 
 # Compression
@@ -159,6 +246,43 @@ def test_zlib_objects_exist_only_while_they_are_needed() -> None:
     codec.decompress(HELLO[3:], final=True, max_size=5)
     assert codec._decompressor is None
     assert not codec._recent
+
+
+def memory_of_ten(messages: list[bytes], **wishes: bool | int) -> float:
+    """KiB that a pair of codecs holds which has taken each of these messages both ways."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        pairs = []
+        for _ in range(10):
+            pair = receiver(**wishes), Deflate(**wishes).codec(client=False)  # type: ignore[arg-type]
+            for message in messages:
+                for sender, recipient in (pair, pair[::-1]):
+                    recipient.decompress(sender.compress(message), final=True, max_size=len(message))
+            pairs.append(pair)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return (after - before) / len(pairs) / 2 / 1024
+
+
+def test_memory_of_an_idle_codec() -> None:
+    messages = [b"Hello " * 1000, os.urandom(50_000)]
+    alone = {"client_no_context_takeover": True, "server_no_context_takeover": True}
+    assert memory_of_ten([]) < 1
+    assert memory_of_ten(messages, **alone) < 1
+    assert 290 < memory_of_ten(messages) < 400
+    assert memory_of_ten(messages, client_max_window_bits=9, server_max_window_bits=9, memory_level=1) < 20
+
+
+def test_threshold_is_the_caller_s_to_heed() -> None:
+    assert receiver().threshold == THRESHOLD
+    assert receiver(threshold=1).compress(b"") == b"\x00"
+
+
+def test_kind_is_what_the_bytes_depend_on() -> None:
+    assert receiver(client_no_context_takeover=True, client_max_window_bits=9).kind == (9, 6, 8, 128)
+    assert receiver(server_no_context_takeover=True).kind is None
 
 
 # Round trips

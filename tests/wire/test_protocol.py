@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,9 +44,9 @@ RSV1 = 0x40
 BOTH_ROLES = pytest.mark.parametrize("role", ["client", "server"])
 WISHES = {
     "uncompressed": None,
-    "compressed": Deflate(),
-    "no context takeover": Deflate(client_no_context_takeover=True, server_no_context_takeover=True),
-    "small windows": Deflate(client_max_window_bits=9, server_max_window_bits=9),
+    "compressed": Deflate(threshold=0),
+    "no context takeover": Deflate(client_no_context_takeover=True, server_no_context_takeover=True, threshold=0),
+    "small windows": Deflate(client_max_window_bits=9, server_max_window_bits=9, threshold=0),
 }
 EVERY_WISH = pytest.mark.parametrize("deflate", WISHES.values(), ids=WISHES)
 
@@ -197,7 +198,7 @@ def test_rsv1_is_set_exactly_where_a_message_is_compressed(deflate: Deflate | No
 
 
 def test_context_is_taken_over_where_that_was_agreed() -> None:
-    for deflate, shrinks in ((Deflate(), True), (WISHES["no context takeover"], False)):
+    for deflate, shrinks in ((Deflate(threshold=0), True), (WISHES["no context takeover"], False)):
         for protocol in shaken(deflate):
             protocol.send_message("Hello World! " * 3)
             protocol.send_message("Hello World! " * 3)
@@ -217,7 +218,7 @@ def test_successive_messages_decode_byte_by_byte(deflate: Deflate | None) -> Non
 
 
 def test_compression_may_be_left_out_message_by_message() -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     assert client.compressed
     assert server.compressed
     client.compressed = False
@@ -227,6 +228,114 @@ def test_compression_may_be_left_out_message_by_message() -> None:
     data = client.client_write()
     assert data[0] == TEXT
     assert server.server_read(data) == ["Hello " * 10] * 2
+
+
+@pytest.mark.parametrize("message", ["a" * 99, b"a" * 99, "ä" * 49 + "a"], ids=["text", "binary", "two bytes each"])
+def test_message_under_the_threshold_goes_uncompressed(message: str | bytes) -> None:
+    for protocol in shaken(Deflate(threshold=100)):
+        protocol.send_message(message)
+        protocol.send_message(message + message[:1])
+        (under, payload), (at, compressed) = sent(protocol)
+        assert (under & RSV1, len(payload)) == (0, 99)
+        assert at & RSV1
+        assert len(compressed) < 20
+
+
+def test_threshold_is_this_side_s_own_and_128_bytes_by_default() -> None:
+    client = Protocol("client", handshake=ClientHandshake("ws://example.org/", deflate=Deflate(threshold=7)))
+    server = Protocol("server", handshake=ServerHandshake())
+    server.server_read(client.client_write())
+    server.accept(deflate=Deflate())
+    client.client_read(server.server_write())
+    for protocol, threshold in ((client, 7), (server, 128)):
+        for size in (threshold - 1, threshold):
+            protocol.send_message("a" * size)
+        assert [head & RSV1 for head, _ in sent(protocol)] == [0, RSV1]
+
+
+@EVERY_WISH
+def test_messages_under_the_threshold_leave_the_context_as_it_is(deflate: Deflate | None) -> None:
+    client, server = shaken(deflate and replace(deflate, threshold=50))
+    messages = ["Hello " * 10, "Hello", "Hello " * 10, "", "Hello " * 11]
+    for message in messages:
+        client.send_message(message)
+    assert server.server_read(client.client_write()) == messages
+
+
+def test_compress_decides_for_one_message() -> None:
+    client, server = shaken(Deflate(threshold=50))
+    for switched in (True, False):
+        client.compressed = switched
+        for message in ("", "Hello", b"Hello " * 100):
+            for compress in (True, False):
+                client.send_message(message, compress)
+                data = client.client_write()
+                assert bool(data[0] & RSV1) is compress
+                assert server.server_read(data) == [message]
+            client.masked = False
+            assert bool(client.encode_message(message, False)[0] & RSV1) is False
+            client.masked = True
+
+
+@BOTH_ROLES
+@pytest.mark.parametrize(
+    ("deflate", "reason"),
+    [
+        (None, "the handshake has not agreed on permessage-deflate"),
+        (
+            Deflate(server_max_window_bits=8, client_max_window_bits=8),
+            "permessage-deflate was agreed with a window of 8",
+        ),
+    ],
+)
+def test_compress_needs_the_agreement_and_changes_nothing(role: Role, deflate: Deflate | None, reason: str) -> None:
+    protocol = alone(role, deflate)
+    with pytest.raises(ValueError, match=reason):
+        protocol.check_can_compress()
+    for send in (protocol.send_message, protocol.encode_message):
+        with pytest.raises(ValueError, match=reason):
+            send("Hello" * 100, compress=True)
+    assert sent(protocol) == []
+    protocol.send_message("Hello", compress=False)
+    assert sent(protocol) == [(TEXT, b"Hello")]
+    with pytest.raises(ValueError, match="not agreed"):
+        in_state(State.CONNECTING, role).check_can_compress()
+
+
+def kind_of(**wishes: Any) -> tuple[int, ...] | None:
+    return alone("server", Deflate(**wishes)).frame_kind
+
+
+def test_frames_of_one_kind_are_alike() -> None:
+    alone_each = {"server_no_context_takeover": True}
+    others = [
+        {"server_max_window_bits": 9},
+        {"level": 1},
+        {"memory_level": 1},
+        {"threshold": 40},
+    ]
+    kinds = [(), kind_of(**alone_each), *(kind_of(**alone_each, **other) for other in others)]
+    assert None not in kinds
+    assert len(set(kinds)) == len(kinds)
+    assert kind_of(**alone_each) == kind_of(**alone_each, client_max_window_bits=9, client_no_context_takeover=True)
+    first, second = (alone("server", Deflate(**alone_each)) for _ in range(2))
+    assert first.frame_kind == second.frame_kind
+    second.send_message("Something else " * 100)
+    for message in ("Hello", "Hello " * 100, b"Hello " * 100):
+        assert first.encode_message(message) == second.encode_message(message)
+
+
+def test_frames_that_are_not_compressed_are_alike() -> None:
+    switched = alone("server", Deflate())
+    switched.compressed = False
+    cannot = alone("server", Deflate(server_max_window_bits=8))
+    assert alone("server").frame_kind == switched.frame_kind == cannot.frame_kind == ()
+
+
+def test_frames_that_are_each_their_own_are_of_no_kind() -> None:
+    assert kind_of() is None  # The context is taken over.
+    assert alone("client").frame_kind is None  # Each has its own masking key.
+    assert alone("client", Deflate(client_no_context_takeover=True)).frame_kind is None
 
 
 def test_side_that_cannot_compress_does_not() -> None:
@@ -599,7 +708,7 @@ def test_fragments_are_one_message() -> None:
 
 
 def test_fragments_sent_frame_by_frame_arrive_as_one_message() -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     client.send_frame(Frame(False, False, False, False, Opcode.TEXT, b"Hel"))
     client.send_frame(Frame(True, False, False, False, Opcode.PING, b"p"))
     client.send_frame(Frame(True, False, False, False, Opcode.CONTINUATION, b"lo"))
@@ -626,7 +735,7 @@ def test_compressed_fragments_carry_rsv1_on_the_first_only(deflate: Deflate) -> 
 
 
 def test_continuation_with_rsv1_is_a_breach() -> None:
-    server = alone(deflate=Deflate())
+    server = alone(deflate=Deflate(threshold=0))
     payload = deflated(bytes(10))[0]
     assert codes(read(server, (BINARY_PART | RSV1, payload[:2]), (LAST | RSV1, payload[2:]))) == [1002]
 
@@ -656,7 +765,7 @@ def peak_of(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_endless_empty_fragments_are_abuse(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     first = (BINARY_PART, b"") if deflate is None else (BINARY_PART | RSV1, b"")
@@ -718,13 +827,13 @@ def test_limit_is_the_same_for_whole_and_fragmented_and_compressed(limit: int) -
             [(BINARY | RSV1, small)],
             [(BINARY_PART | RSV1, small[:2]), (PART, small[2:]), (LAST, b"")],
         ):
-            server = alone(deflate=Deflate(), max_websocket_size=limit)
+            server = alone(deflate=Deflate(threshold=0), max_websocket_size=limit)
             assert codes(read(server, *frames)) == expected
 
 
 def test_bomb_is_not_inflated_past_the_limit() -> None:
     bomb = deflated(bytes(50_000_000))[0]
-    server = alone(deflate=Deflate(), max_websocket_size=100_000)
+    server = alone(deflate=Deflate(threshold=0), max_websocket_size=100_000)
     data = peer(server, (BINARY | RSV1, bomb))
     events: list[Any] = []
     assert peak_of(lambda: events.extend(server.server_read(data))) < 500_000
@@ -735,14 +844,14 @@ def test_bomb_is_not_inflated_past_the_limit() -> None:
 
 def test_fragmented_bomb_is_told_before_the_message_ends() -> None:
     parts = deflated(bytes(600), bytes(600), bytes(600))
-    server = alone(deflate=Deflate(), max_websocket_size=1000)
+    server = alone(deflate=Deflate(threshold=0), max_websocket_size=1000)
     assert read(server, (BINARY_PART | RSV1, parts[0])) == []
     assert codes(read(server, (PART, parts[1]))) == [1009]
     assert read(server, (LAST, parts[2])) == []
 
 
 def test_bomb_with_context_takeover_is_told_too() -> None:
-    client, server = shaken(Deflate(), max_websocket_size=1000)
+    client, server = shaken(Deflate(threshold=0), max_websocket_size=1000)
     for _ in range(3):
         client.send_message(bytes(1000))
         assert server.server_read(client.client_write()) == [bytes(1000)]
@@ -752,20 +861,20 @@ def test_bomb_with_context_takeover_is_told_too() -> None:
 
 def test_budget_that_is_used_up_is_not_unlimited() -> None:
     first, rest = deflated(bytes(1000), bytes(10_000_000))
-    server = alone(deflate=Deflate(), max_websocket_size=1000)
+    server = alone(deflate=Deflate(threshold=0), max_websocket_size=1000)
     assert read(server, (BINARY_PART | RSV1, first)) == []
     data = peer(server, (PART, rest[:1000]))
     events: list[Any] = []
     assert peak_of(lambda: events.extend(server.server_read(data))) < 50_000
     assert codes(events) == [1009]
-    server = alone(deflate=Deflate(), max_websocket_size=1000)
+    server = alone(deflate=Deflate(threshold=0), max_websocket_size=1000)
     assert read(server, (BINARY_PART | RSV1, first), (LAST, b"\x00")) == [bytes(1000)]
 
 
 def test_limit_may_be_lowered_in_the_middle_of_a_message() -> None:
     first, rest = deflated(bytes(600), bytes(600))
     for frames in ([(BINARY_PART | RSV1, first), (PART, rest)], [(BINARY_PART, bytes(600)), (LAST, b"x")]):
-        server = alone(deflate=Deflate())
+        server = alone(deflate=Deflate(threshold=0))
         assert read(server, frames[0]) == []
         server.max_websocket_size = 500
         assert codes(read(server, frames[1])) == [1009]
@@ -780,7 +889,7 @@ def test_limit_may_be_lowered_in_the_middle_of_a_message() -> None:
     ],
 )
 def test_data_that_does_not_inflate_is_invalid(frames: list[tuple[int, bytes]]) -> None:
-    server = alone(deflate=Deflate())
+    server = alone(deflate=Deflate(threshold=0))
     assert codes(read(server, *frames)) == [1007]
     assert sent(server)[0][1][:2] == (1007).to_bytes(2, "big")
 
@@ -814,7 +923,7 @@ def test_portions_take_new_data_in(deflate: Deflate | None) -> None:
 
 
 def test_portion_ends_at_the_bytes_that_messages_inflate_to() -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     for _ in range(20):
         client.send_message(bytes(10_000))
     data = client.client_write()
@@ -826,7 +935,7 @@ def test_portion_ends_at_the_bytes_that_messages_inflate_to() -> None:
 
 
 def test_chunk_of_many_bombs_takes_one_portion_of_memory() -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     for _ in range(100):
         client.send_message(bytes(200_000))
     data = client.client_write()
@@ -835,7 +944,7 @@ def test_chunk_of_many_bombs_takes_one_portion_of_memory() -> None:
 
 
 def test_plain_tells_of_the_whole_portion() -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     text = Frame(True, False, False, False, Opcode.TEXT, b"b")
     pong = Frame(True, False, False, False, Opcode.PONG, b"")
     cases: list[tuple[list[str | Frame], list[Any], bool]] = [
@@ -857,7 +966,7 @@ def test_plain_tells_of_the_whole_portion() -> None:
 # Text
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_bad_text_is_told_before_the_message_ends(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     texts = ["κόσμε".encode(), b"\xed\xa0"]
@@ -876,7 +985,7 @@ def test_bad_text_is_told_before_the_message_ends(deflate: Deflate | None) -> No
 
 @pytest.mark.parametrize("text", [b"\xe2\x82", b"a\xff", b"\xc0\xaf", b"\xed\xbf\xbf"])
 def test_bad_text_is_told_at_the_end_of_a_compressed_message(text: bytes) -> None:
-    client, server = shaken(Deflate())
+    client, server = shaken(Deflate(threshold=0))
     assert client.agreement is not None
     assert client.agreement.deflate is not None
     payload = client.agreement.deflate.compress(text)
@@ -885,7 +994,7 @@ def test_bad_text_is_told_at_the_end_of_a_compressed_message(text: bytes) -> Non
 
 def test_character_may_be_cut_by_compressed_fragments() -> None:
     parts = deflated(b"\xe2", b"\x82", b"\xac")
-    server = alone(deflate=Deflate())
+    server = alone(deflate=Deflate(threshold=0))
     assert read(server, (TEXT_PART | RSV1, parts[0]), (PART, parts[1]), (LAST, parts[2])) == ["€"]
     assert read(server, (BINARY | RSV1, deflated(bytes(5))[0])) == [bytes(5)]
 
@@ -906,7 +1015,7 @@ def test_breach_is_an_event_and_answered(role: Role) -> None:
     assert protocol.client_read(peer(protocol, (TEXT, b"behind"))) == []
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_masking_is_judged_by_role(deflate: Deflate | None) -> None:
     client, server = alone("client", deflate), alone("server", deflate)
     assert codes(client.client_read(b"\x81\x85")) == [1002]
@@ -1034,7 +1143,7 @@ def test_both_may_close_at_once() -> None:
     assert client.client_write() == server.server_write() == b""
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_what_comes_behind_a_close_is_ignored(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     frames = [(TEXT, b"a"), (CLOSE, b"\x03\xe8"), (TEXT, b"b"), (PING, b""), (0x83, b""), (CLOSE, b"\x03\xe9")]
@@ -1051,7 +1160,7 @@ def test_nothing_is_pending_behind_a_close() -> None:
     assert drain(server, data, max_messages=1) == [[Close(1000)]]
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_close_in_the_middle_of_a_message_is_answered_with_its_code(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     assert read(server, (TEXT_PART, b"a"), (CLOSE, b"\x03\xe9"), (LAST, b"b")) == [Close(1001)]
@@ -1186,7 +1295,7 @@ def test_close_sent_as_a_frame_begins_the_closing_handshake() -> None:
 
 
 def test_watched_frames_come_before_what_they_mean() -> None:
-    server = alone(deflate=Deflate())
+    server = alone(deflate=Deflate(threshold=0))
     assert not server.watch_frames
     server.watch_frames = True
     assert server.watch_frames
@@ -1217,7 +1326,7 @@ def test_watched_frame_may_be_the_breach() -> None:
     assert codes(read(server, (CLOSE, b"\x03"))) == [Frame.from_head(CLOSE, b"\x03"), 1002]
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate()])
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_watching_may_begin_and_end_at_any_time(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     data = peer(server, (TEXT, b"Hello"))

@@ -3,18 +3,24 @@
 A message is one run of DEFLATE blocks that ends at a byte boundary, less the four bytes 00 00 ff ff which every
 sync flush leaves behind (section 7.2.1). zlib does the work; this module adds what zlib does not know: the tail, the
 budget that stops a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
+
+This is also the one place that chooses the zlib. zlib-ng, where the extra ``speed`` has installed it, gives the same
+sizes in less time: from 1 KiB on it compresses 1.2 to 1.7 times as fast, and decompresses 1.3 to 2 times as fast.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["Deflate", "PerMessageDeflate"]
+__all__ = ["THRESHOLD", "Deflate", "PerMessageDeflate", "zlib_name"]
 
 EMPTY_BLOCK: Final = b"\x00\x00\x00\xff\xff"
 """A stored block without data, from a byte boundary on: what a sync flush appends (RFC 7692, section 7.2.1)."""
@@ -29,12 +35,49 @@ zlib copies whatever stands behind the end of a stream. Were it given everything
 would cost the square of its length; so it copies this much at most.
 """
 
+THRESHOLD: Final = 128
+"""The default of ``Deflate.threshold``: the shortest message that deflate makes shorter nearly always.
+
+Measured on JSON, prose and base64, where each message is compressed on its own: of 128 bytes remain 76 to 98 %, of 64
+bytes 93 to 103 %, for 5 to 9 us.
+"""
+
 _RANGES: Final = (
     ("server_max_window_bits", 8, 15),
     ("client_max_window_bits", 8, 15),
     ("level", -1, 9),
     ("memory_level", 1, 9),
+    ("threshold", 0, sys.maxsize),
 )
+
+
+def _choose() -> tuple[str, Any]:
+    if os.environ.get("TRIO_PYJO_WS_PURE", "0") in ("", "0"):
+        with suppress(ImportError):
+            return "zlib-ng", import_module("zlib_ng.zlib_ng")
+    return "zlib", zlib
+
+
+zlib_name: str
+"""Which zlib serves: ``"zlib-ng"``, or ``"zlib"`` where the package was installed without its extra ``speed`` or the
+environment variable ``TRIO_PYJO_WS_PURE`` is set to 1."""
+
+zlib_name, _fastest = _choose()
+
+
+def _for_compressing(window_bits: int, memory_level: int) -> Any:
+    """The module to compress with.
+
+    zlib takes 4 bytes for each of the window and 512 << memory level for the rest: 256 KiB at the default parameters, 6
+    KiB at the smallest. zlib-ng takes 340 KiB and 137 KiB, as its hash table has one size. So where little memory was
+    wished for, zlib serves.
+    """
+    return _fastest if (4 << window_bits) + (512 << memory_level) >= 1 << 18 else zlib
+
+
+def _for_decompressing(window_bits: int) -> Any:
+    """The module to decompress with: zlib-ng has the largest window always, so a smaller one is zlib's."""
+    return _fastest if window_bits == 15 else zlib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +86,9 @@ class Deflate:
 
     ``server_no_context_takeover`` and ``client_no_context_takeover``: that side forgets its window after each message,
     which costs compression and saves memory on both sides. ``server_max_window_bits`` and ``client_max_window_bits``
-    (8 to 15): the base-2 logarithm of that side's window. ``level`` (-1 to 9) and ``memory_level`` (1 to 9) are zlib's
-    own and concern only how this side compresses.
+    (8 to 15): the base-2 logarithm of that side's window. The others concern only how this side compresses, and the
+    peer does not learn of them. ``level`` (-1 to 9) and ``memory_level`` (1 to 9) are zlib's own; messages of fewer
+    bytes than ``threshold`` go uncompressed.
     """
 
     server_no_context_takeover: bool = False
@@ -53,6 +97,7 @@ class Deflate:
     client_max_window_bits: int = 15
     level: int = 6
     memory_level: int = 8
+    threshold: int = THRESHOLD
 
     def __post_init__(self) -> None:
         for name in ("server_no_context_takeover", "client_no_context_takeover"):
@@ -60,10 +105,11 @@ class Deflate:
                 raise TypeError(f"{name} is {getattr(self, name)!r}, accepted is True or False")
         for name, lowest, highest in _RANGES:
             value = getattr(self, name)
+            accepted = f"{lowest} to {highest}" if highest < sys.maxsize else f"{lowest} or more"
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} is {value!r}, accepted is an int from {lowest} to {highest}")
+                raise TypeError(f"{name} is {value!r}, accepted is an int: {accepted}")
             if not lowest <= value <= highest:
-                raise ValueError(f"{name} is {value!r}, accepted is {lowest} to {highest}")
+                raise ValueError(f"{name} is {value!r}, accepted is {accepted}")
 
     def codec(self, client: bool) -> PerMessageDeflate:
         """The codec of the client or the server where exactly these parameters were agreed."""
@@ -78,6 +124,7 @@ class Deflate:
             decompress_no_context_takeover=peer[1],
             level=self.level,
             memory_level=self.memory_level,
+            threshold=self.threshold,
         )
 
 
@@ -85,7 +132,8 @@ class PerMessageDeflate:
     """Compresses and decompresses the messages of one connection (RFC 7692, section 7.2).
 
     zlib's two objects take some 300 KiB at the default parameters, so each is made when it is first needed, and
-    released after a message where no context takeover is agreed for its direction.
+    released after a message where no context takeover is agreed for its direction. ``threshold`` is for the caller to
+    heed: ``compress`` compresses whatever it is given.
     """
 
     __slots__ = (
@@ -99,6 +147,7 @@ class PerMessageDeflate:
         "decompress_window_bits",
         "level",
         "memory_level",
+        "threshold",
     )
 
     def __init__(
@@ -110,6 +159,7 @@ class PerMessageDeflate:
         decompress_no_context_takeover: bool,
         level: int,
         memory_level: int,
+        threshold: int,
     ) -> None:
         self.compress_window_bits = compress_window_bits
         self.decompress_window_bits = decompress_window_bits
@@ -117,6 +167,7 @@ class PerMessageDeflate:
         self.decompress_no_context_takeover = decompress_no_context_takeover
         self.level = level
         self.memory_level = memory_level
+        self.threshold = threshold
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
         # The end of what the present message gave so far: the window that outlives a block with BFINAL=1.
@@ -138,6 +189,13 @@ class PerMessageDeflate:
         """
         return self.compress_window_bits > 8
 
+    @property
+    def kind(self) -> tuple[int, ...] | None:
+        """What the compressed bytes of a message depend on, besides the message; None for the messages before it."""
+        if not self.compress_no_context_takeover:
+            return None
+        return (self.compress_window_bits, self.level, self.memory_level, self.threshold)
+
     def compress(self, payload: bytes | bytearray | memoryview) -> bytes:
         """Compress a whole message; the result goes into frames, the first of which has RSV1 set (section 7.2.1).
 
@@ -149,7 +207,9 @@ class PerMessageDeflate:
             return EMPTY_BLOCK[:1]  # Section 7.2.3.6; the window is left as it is.
         compressor = self._compressor
         if compressor is None:
-            compressor = zlib.compressobj(self.level, zlib.DEFLATED, -self.compress_window_bits, self.memory_level)
+            module = _for_compressing(self.compress_window_bits, self.memory_level)
+            compressor = module.compressobj(self.level, zlib.DEFLATED, -self.compress_window_bits, self.memory_level)
+            assert compressor is not None
         self._compressor = None if self.compress_no_context_takeover else compressor
         return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
 
@@ -177,14 +237,15 @@ class PerMessageDeflate:
                 self._remember(output)
             if final:
                 self._finish()
-        except zlib.error as error:
+        except (zlib.error, _fastest.error) as error:
             raise RemoteProtocolError(f"compressed data does not decode: {error}", 1007) from error
         return output
 
     def _get_decompressor(self) -> zlib._Decompress:
         if self._decompressor is None:
             window = self._recent[-(1 << self.decompress_window_bits) :]
-            self._decompressor = zlib.decompressobj(-self.decompress_window_bits, zdict=window)
+            module = _for_decompressing(self.decompress_window_bits)
+            self._decompressor = module.decompressobj(-self.decompress_window_bits, zdict=window)
         return self._decompressor
 
     def _remember(self, output: bytes) -> None:

@@ -6,6 +6,7 @@ This is also the one place that chooses the codec. The twins have the same names
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import suppress
 from enum import IntEnum
 from importlib import import_module
@@ -30,6 +31,7 @@ __all__ = [
     "build_frame",
     "codec",
     "encode",
+    "long_head",
     "masking_key",
     "parse_frame",
 ]
@@ -50,6 +52,10 @@ codec, _twin = _choose()
 Decoder: type[_codec.Decoder] = _twin.Decoder
 apply_mask: Callable[[bytes | bytearray | memoryview, bytes], bytes | bytearray] = _twin.apply_mask
 encode: Callable[..., bytes] = _twin.encode
+
+
+_medium_head = struct.Struct("!BBH").pack
+_long_head = struct.Struct("!BBQ").pack
 
 
 class Opcode(IntEnum):
@@ -106,6 +112,11 @@ class Close(NamedTuple):
 
     code: int
     reason: str = ""
+
+
+def long_head(head: int, length: int) -> bytes:
+    """What stands before the unmasked payload of more than 125 bytes of a frame whose first byte is ``head``."""
+    return _medium_head(head, 126, length) if length <= 0xFFFF else _long_head(head, 127, length)
 
 
 def masking_key() -> bytes:

@@ -12,15 +12,17 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ..errors import HandshakeError
-from .deflate import Deflate, PerMessageDeflate
 from .protocol import Agreement
+
+if TYPE_CHECKING:
+    from .deflate import Deflate, PerMessageDeflate
 
 __all__ = [
     "HeadersLike",
@@ -346,7 +348,8 @@ def _answer(offered: dict[str, int], wished: Deflate) -> tuple[str, PerMessageDe
     The server may limit its own window and forgo either takeover without being asked (RFC 7692, sections 7.1.1.1 to
     7.1.2.1). The client's window it may limit only where the client says that it understands this (7.1.2.2).
     """
-    agreed = Deflate(
+    agreed = replace(
+        wished,
         server_no_context_takeover=wished.server_no_context_takeover or "server_no_context_takeover" in offered,
         client_no_context_takeover=wished.client_no_context_takeover or "client_no_context_takeover" in offered,
         server_max_window_bits=min(wished.server_max_window_bits, offered.get("server_max_window_bits", 15)),
@@ -355,8 +358,6 @@ def _answer(offered: dict[str, int], wished: Deflate) -> tuple[str, PerMessageDe
             if "client_max_window_bits" in offered
             else 15
         ),
-        level=wished.level,
-        memory_level=wished.memory_level,
     )
     header = "permessage-deflate"
     if agreed.server_no_context_takeover:
@@ -442,13 +443,12 @@ def _merge(extensions: Sequence[Extension], wished: Deflate | None) -> Deflate:
     client_max_window_bits = agreed.get("client_max_window_bits", wished.client_max_window_bits)
     if client_max_window_bits > wished.client_max_window_bits:
         raise ValueError(f"expected at most {wished.client_max_window_bits} for client_max_window_bits")
-    return Deflate(
+    return replace(
+        wished,
         server_no_context_takeover="server_no_context_takeover" in agreed,
         client_no_context_takeover=wished.client_no_context_takeover or "client_no_context_takeover" in agreed,
         server_max_window_bits=server_max_window_bits,
         client_max_window_bits=client_max_window_bits,
-        level=wished.level,
-        memory_level=wished.memory_level,
     )
 
 
