@@ -461,6 +461,7 @@ class ServerHandshake:
                 status_code=101, headers=_encode(response.headers), reason=response.reason.encode()
             )
         )
+        del self._connection, self._head  # The handshake stays with an open connection, and these are most of it.
         return Agreement(subprotocol, None if agreed is None else agreed[1])
 
     def refuse(self, response: Response) -> None:
