@@ -308,7 +308,7 @@ async def test_accepting_goes_on_when_descriptors_return(
     await ws.send("at last")
     assert await ws.receive() == "at last"
     assert listener.refusals == 0
-    assert [record.name for record in caplog.records] == ["trio.serve_listeners"] * 3
+    assert [record.name for record in caplog.records] == ["trio_pyjo_ws"] * 3
 
 
 # The request
