@@ -8,7 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .bench import figures, load, plan, plot, raw_echo
+from trio_pyjo_ws.wire import deflate
+
+from .bench import compression, figures, load, plan, plot, raw_echo
 from .bench.figures import Summary, number, ratio, summarise
 from .bench.plan import Scenario
 
@@ -228,3 +230,26 @@ def test_the_raw_server_answers_a_close_with_its_code() -> None:
 def test_the_summaries_are_json_numbers(results: Results) -> None:
     summary: dict[str, Any] = summarise(results["figures"]["server"]["rtt:256"]["ours"])._asdict()
     assert summary == {"median": 20.0, "low": 10.0, "high": 30.0}
+
+
+def test_costs_of_compression_are_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(deflate, "_fastest", deflate._fastest)  # which is what it changes
+    monkeypatch.setattr(compression, "SIZES", [1024])
+    compression.main(["--rounds", "1", "--level", "1"])
+    times, memory = capsys.readouterr().out.rstrip().split("\n\n")
+    assert re.findall(
+        r"^\| 1,024 \| (taken over|anew) \| zlib \| \d\d% \| [\d.]+ \| [\d.]+ \|$", times, re.MULTILINE
+    ) == [
+        "taken over",
+        "anew",
+    ]
+    assert len(memory.splitlines()) == 2 + len(compression.MEMORY)
+    # Where the context is not taken over, an idle connection holds next to nothing.
+    assert set(memory.splitlines()[-1].split(" | ")[1:]) <= {"0", "0 |"}
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+def test_messages_to_compress_have_their_size_and_differ(size: int) -> None:
+    found = compression.messages(size, 3)
+    assert [len(message) for message in found] == [size] * 3
+    assert len(set(found)) == (3 if size > 1 else 1)

@@ -40,7 +40,7 @@ ROOMS = [
     {"writer"},
     {"connection"},
     {"transaction"},
-    {"client", "server"},
+    {"broadcasting", "client", "server"},
     {""},
     {"testing"},
     {"cli"},

@@ -1152,6 +1152,75 @@ async def test_compressed_is_what_was_agreed_and_may_be_switched(
         assert await server.receive() == "a" * 1000
 
 
+async def test_short_messages_go_uncompressed_unless_they_say_otherwise(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    client, server = open_memory_pair(nursery, compression=Deflate(threshold=20))
+    frames = server.open_channel("frame")
+    forms: list[tuple[dict[str, Any], bool]] = [
+        ({"text": "a" * 19}, False),
+        ({"text": "a" * 20}, True),
+        ({"json": "a" * 17}, False),
+        ({"json": "a" * 18}, True),
+        ({"binary": b"a"}, False),
+        ({"binary": b"a", "compress": True}, True),
+        ({"binary": b"a" * 20, "compress": False}, False),
+    ]
+    for form, rsv1 in forms:
+        await client.send(**form)
+        assert (await frames.receive()).rsv1 is rsv1
+        client.send_nowait(**form)
+        assert (await frames.receive()).rsv1 is rsv1
+        assert bool(client.build_message(**form)[0] & 0x40) is rsv1
+
+
+async def test_compress_decides_for_one_message_whatever_its_form(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    client, server = open_memory_pair(nursery, compression=True)
+    frames = server.open_channel("frame")
+    told: list[Transaction] = []
+    await client.send("a", compress=True)
+    await client.send("a" * 1000, cb=told.append, compress=False)
+    await client.send(told.append, "a" * 1000, compress=False)
+    client.compressed = False
+    await client.send("a" * 1000, compress=True)
+    client.send_nowait(told.append, "a" * 1000)
+    assert [(await frames.receive()).rsv1 for _ in range(5)] == [True, False, False, True, False]
+    assert told == [client] * 3
+    assert not client.compressed
+
+
+async def test_compress_needs_the_agreement(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    plain, _ = open_memory_pair(nursery)
+    window, server = open_memory_pair(nursery, compression=Deflate(client_max_window_bits=8))
+    for client, reason in ((plain, "has not agreed on permessage-deflate"), (window, "with a window of 8 bits")):
+        assert not client.compressed
+        with pytest.raises(ValueError, match=reason):
+            await client.send("a" * 1000, compress=True)
+        with pytest.raises(ValueError, match=reason):
+            client.send_nowait(json="a", compress=True)
+        with pytest.raises(ValueError, match=reason):
+            client.build_message("a", compress=True)
+        with pytest.raises(ValueError, match=reason):
+            client.compressed = True
+        assert not client.is_writing
+        await client.send("a", compress=False)
+    assert server.compressed
+    assert await server.receive() == "a"
+
+
+async def test_compress_is_yes_or_no_and_not_for_a_frame(pair: Pair, autojump_clock: MockClock) -> None:
+    client, _ = pair
+    for forms in ({"text": "a", "compress": 1}, {"frame": [1, 0, 0, 0, 9, b""], "compress": False}):
+        for build in (client.send_nowait, client.build_message):
+            with pytest.raises(TypeError, match="compress="):
+                build(**forms)
+        with pytest.raises(TypeError, match="compress="):
+            await client.send(**forms)
+    assert not client.is_writing
+
+
 async def test_compressed_needs_the_agreement(pair: Pair, autojump_clock: MockClock) -> None:
     client, _ = pair
     client.compressed = False

@@ -1,5 +1,6 @@
 """WebSocket client and server for trio: a transaction in a nursery, messages in memory channels."""
 
+from .broadcasting import broadcast, broadcast_nowait
 from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
 from .server import Server, serve, serve_listeners
@@ -25,6 +26,8 @@ __all__ = [
     "Server",
     "Transaction",
     "TransactionStatistics",
+    "broadcast",
+    "broadcast_nowait",
     "codec",
     "connect",
     "open_websocket",

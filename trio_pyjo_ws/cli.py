@@ -29,7 +29,8 @@ MAX_SHOWN = 40
 INTRODUCTION = """\
 A client and a server talk over TCP, in one process. Each line tells who does what.
 Every frame is shown by the side that receives it: FIN=0 says that the message goes on in the next frame,
-RSV1=1 that it is compressed, which short messages are not, and the number of bytes is that of the payload as it travels.
+RSV1=1 that it is compressed, as all but short messages are, and the number of bytes is that of the payload as it
+travels.
 """
 
 

@@ -78,7 +78,7 @@ class Connection(Writer):
         crash: Callable[[Exception], None] | None = None,
     ) -> None:
         emitter = Emitter(self, self._start_soon, self._subscriptions_changed)
-        super().__init__(protocol, transport, housekeeper, emitter)
+        super().__init__(protocol, transport, housekeeper, emitter, settings.write_limit)
         self._settings = settings
         self._crash = crash or self._crash_nursery
         self._read = protocol.client_read if protocol.role == "client" else protocol.server_read

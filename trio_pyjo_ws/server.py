@@ -142,7 +142,7 @@ class Server:
             while True:
                 try:
                     stream = await listener.accept()
-                except OSError as exc:
+                except OSError as exc:  # noqa: PERF203 - each is tried by itself
                     if exc.errno not in _OUT_OF_CAPACITY:
                         raise
                     logger.error("accept failed (%s); trying again in %s seconds", exc, _RETRY_ACCEPT)  # noqa: TRY400

@@ -210,8 +210,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         else:
             payload, callback, compress = compose(*given, **forms)
         if self._unsent:
-            while self._queued() >= self._settings.write_limit and self._protocol.state is State.OPEN:
-                await self._wait_written(self._sent + 1)
+            await self._wait_room()
         self._queue(payload, callback, compress)
         if (self._inbox or self._wrote) and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
             if not self._corked:
@@ -251,7 +250,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already.
         """
         payload, callback, compress = compose(*given, **forms)
-        if self._protocol.state is State.OPEN and self._queued() >= self._settings.write_limit:
+        if self._protocol.state is State.OPEN and self._queued() >= self._write_limit:
             raise trio.WouldBlock
         self._queue(payload, callback, compress)
         if self._unsent or self._writing:

@@ -17,11 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
+from trio.lowlevel import ParkingLot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["RECEIVE_SIZE", "SocketTransport", "StreamTransport", "Transport", "open_transport"]
+__all__ = ["RECEIVE_SIZE", "SocketTransport", "StreamTransport", "TlsTransport", "Transport", "open_transport"]
 
 RECEIVE_SIZE = 122_880
 """Bytes that one read asks for, and so what a connection holds of unparsed input at the most.
@@ -34,8 +35,17 @@ these; of 1 MiB, 383 us and 230.
 MAX_PIECES = 1024
 """Pieces that one system call takes: Linux' and the BSDs' IOV_MAX."""
 
+TLS_RECORD = 16_384
+"""Bytes of a record at the most (RFC 8446, section 5.1). Asking for 256 KiB costs 12 us a message: it is allocated."""
+
 TLS_PIECE = 65_536
 """Bytes that are encrypted at a time: what the kernel does not take of them has to be kept."""
+
+TLS_TURN = 524_288
+"""Bytes that are encrypted before others have their turn: half a millisecond, where the peer takes them at once."""
+
+TLS_OWED = 131_072
+"""Bytes of ciphertext that may wait for the kernel and grow: a piece, and what TLS itself answers meanwhile."""
 
 _NO_ADDRESS: tuple[str | None, int | None] = (None, None)
 
@@ -184,23 +194,30 @@ class TlsTransport(SocketTransport):
 
     ``trio.SSLStream`` meets the scheduler several times for each record; this meets it where a socket would. What it
     promises is what ``trio.SSLStream(https_compatible=True)`` does: certificates and host names are verified as the
-    context says, close_notify is sent when closing and not waited for, and a stream that ends without one has ended.
-    That a connection was cut short shows where it matters, one layer up: no Close was received.
+    context says, and a stream that ends without close_notify has ended: that it was cut short shows where it matters,
+    one layer up, by the Close that did not come. Beyond that, close_notify is sent, and not waited for.
+
+    The theory: the TLS object turns plaintext into ciphertext and back between two buffers in memory. What it wants to
+    say goes from ``_outgoing`` to ``_encrypted`` and from there to the kernel, in this order and never twice, so no
+    cancellation tears a record: it is only known later that it has left. What the kernel has goes to ``_incoming`` only
+    when the TLS object has used up what is there, and it is read by whole records, so it holds nothing back itself.
     """
 
     def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
+        self, sock: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
     ) -> None:
         super().__init__(sock)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
-        )
+        self._tls = tls
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._more = False  # The kernel had more than was read at last.
         # What is encrypted and not taken by the kernel yet, and how many bytes of the caller's that stands for: they
-        # count as sent when all of it is gone, and until then the caller comes with them again.
+        # count as sent when all of it is gone. Until then the caller comes with them again, in portions of its own.
         self._encrypted: bytes | memoryview = b""
         self._ahead = 0
+        # A handshake in the middle of the connection: nothing can be sent until more has been read.
+        self._reader_first = False
+        self._read = ParkingLot()
 
     async def do_handshake(self) -> None:
         try:
@@ -213,83 +230,137 @@ class TlsTransport(SocketTransport):
                     await self.wait_receive()
                     self._receive_encrypted()
         except ssl.SSLError as exc:
-            self._flush()  # the alert that tells the peer why
-            raise trio.BrokenResourceError(f"TLS: {exc}") from exc
-        await self._flush_all()
+            self._flush_quietly()  # the alert that tells the peer why
+            raise self._failure(exc) from exc
+        if self._tls.server_side and self._tls.version() == "TLSv1.3":
+            # Only session tickets are left to say. They go with the first answer, as BoringSSL and trio do it: a
+            # client that just sends and closes would reset the connection (https://github.com/openssl/openssl/issues/7948).
+            self._collect()
+        else:
+            await self._flush_all()
         self.ready = True  # What came behind the handshake may have been read with it.
 
     def try_send(self, data: bytes | memoryview) -> int:
-        if not self._flush():
+        if self._ahead and not self._flush():
             return 0
-        sent, self._ahead = self._ahead, 0
+        sent = min(self._ahead, len(data))
+        self._ahead -= sent
         view = memoryview(data)
-        while sent < len(data):
-            piece = view[sent : sent + TLS_PIECE]
+        end = min(len(data), sent + TLS_TURN)
+        while sent < end:
             try:
-                self._tls.write(piece)
-            except ssl.SSLError as exc:
-                raise trio.BrokenResourceError(f"TLS: {exc}") from exc
-            if not self._flush():
-                self._ahead = len(piece)
+                size = self._tls.write(view[sent : sent + TLS_PIECE])
+            except ssl.SSLWantReadError:
+                self._reader_first = True
+                self._flush()
                 break
-            sent += len(piece)
+            except ssl.SSLError as exc:
+                raise self._failure(exc) from exc
+            if not self._flush():
+                self._ahead = size
+                break
+            sent += size
         return sent
 
     def try_send_pieces(self, pieces: list[bytes]) -> int:
-        return self.try_send(b"".join(pieces))
+        room = TLS_TURN  # What would be joined beyond that is not taken now.
+        taken: list[memoryview] = []
+        for piece in pieces:
+            taken.append(memoryview(piece)[:room])
+            room -= len(taken[-1])
+        return self.try_send(b"".join(taken))
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        while True:
+            if self._fd == -1:
+                await _wait_closed()
+            if self._reader_first and not self._encrypted:
+                await self._read.park()
+            else:
+                await trio.lowlevel.wait_writable(self._fd)
+            if sent := self.try_send(data):
+                return sent
 
     def try_receive(self) -> bytes | None:
-        while True:
-            try:
-                data = self._tls.read(RECEIVE_SIZE)
-                break
-            except ssl.SSLWantReadError:
-                if self._receive_encrypted() is None:
-                    return None
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""
-            except ssl.SSLError as exc:
-                raise trio.BrokenResourceError(f"TLS: {exc}") from exc
+        if not self._incoming.pending and self._receive_encrypted() is None:
+            return None
+        data: bytes | None = None
+        try:
+            data = self._tls.read(TLS_RECORD)
+        except ssl.SSLWantReadError:
+            pass  # Half a record, or nothing for the application.
+        except ssl.SSLError as exc:
+            if not _is_eof(exc):
+                raise self._failure(exc) from exc
+            data = b""
+        self.ready = self._more or self._incoming.pending > 0
         if self._outgoing.pending:
-            self._flush()  # the answer to a key update (RFC 8446, section 4.6.3)
-        self.ready = self.ready or bool(self._incoming.pending or self._tls.pending())
+            # An answer of TLS itself: to a request for a certificate, to a renegotiation.
+            self._flush_quietly()
+            if len(self._encrypted) > TLS_OWED:
+                raise trio.BrokenResourceError("TLS: the peer wants answers and does not read them")
+        if self._reader_first:
+            self._reader_first = False
+            self._read.unpark_all()
         return data
 
     def _receive_encrypted(self) -> bytes | None:
         encrypted = super().try_receive()
+        self._more = self.ready
         if encrypted:
             self._incoming.write(encrypted)
         elif encrypted is not None:
             self._incoming.write_eof()
         return encrypted
 
+    def _collect(self) -> None:
+        if self._outgoing.pending:
+            fresh = self._outgoing.read()
+            self._encrypted = b"".join((self._encrypted, fresh)) if self._encrypted else fresh
+
     def _flush(self) -> bool:
         """Hand over what is encrypted, as far as the kernel takes it; return whether that was all."""
-        if self._outgoing.pending:
-            self._encrypted = b"".join((self._encrypted, self._outgoing.read()))
+        self._collect()
         if not self._encrypted:
             return True
         sent = super().try_send(self._encrypted)
         self._encrypted = memoryview(self._encrypted)[sent:] if sent < len(self._encrypted) else b""
         return not self._encrypted
 
+    def _flush_quietly(self) -> None:
+        """Flush where a peer that is gone is no news, or comes up at the next reading or writing."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self._flush()
+
     async def _flush_all(self) -> None:
         while not self._flush():
             await trio.lowlevel.wait_writable(self._fd)
 
+    def _notify_close(self) -> None:
+        """Send close_notify behind what is encrypted. The peer's is not waited for."""
+        # unwrap() would look for it at once; anything else that it found instead would break the reading for good.
+        unread = self._incoming.read()
+        with suppress(ssl.SSLError):  # SSLWantReadError, where all is well
+            self._tls.unwrap()
+        if unread:
+            self._incoming.write(unread)
+        self._flush_quietly()
+
     def send_eof(self) -> None:
-        with suppress(ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
-            # After what is encrypted, close_notify; the peer's is wanted, and not waited for.
-            try:
-                self._tls.unwrap()
-            finally:
-                self._flush()
+        self._notify_close()
         super().send_eof()
 
     def close(self) -> None:
         if self._fd != -1:
-            self.send_eof()
-        super().close()
+            self._notify_close()
+            self._incoming.read()
+            super().close()
+            self._read.unpark_all()
+
+    def _failure(self, exc: ssl.SSLError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        if self._fd == -1:
+            return trio.ClosedResourceError("the socket is closed")
+        return trio.BrokenResourceError(f"TLS: {exc}")
 
 
 class StreamTransport(Transport):
@@ -344,13 +415,21 @@ def open_transport(stream: trio.abc.Stream) -> Transport:
     if type(stream) is trio.SocketStream:
         return SocketTransport(_take_socket(stream))
     if type(stream) is trio.SSLStream and type(stream.transport_stream) is trio.SocketStream and _is_fresh(stream):
-        return TlsTransport(
-            _take_socket(stream.transport_stream),
-            stream.context,
-            server_side=stream.server_side,
-            server_hostname=stream.server_hostname,
-        )
+        return _take_tls(stream)
     return StreamTransport(stream)
+
+
+def _take_tls(stream: trio.SSLStream[trio.SocketStream]) -> TlsTransport:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    # Before the socket is taken, for this may raise.
+    tls = stream.context.wrap_bio(
+        incoming,
+        outgoing,
+        server_side=stream.server_side,
+        server_hostname=stream.server_hostname,
+        session=stream.session,
+    )
+    return TlsTransport(_take_socket(stream.transport_stream), tls, incoming, outgoing)
 
 
 def _take_socket(stream: trio.SocketStream) -> socket.socket:
@@ -378,6 +457,11 @@ def _stream_addresses(stream: Any) -> tuple[tuple[str | None, int | None], tuple
         with suppress(OSError):
             return _address(stream.socket.getsockname()), _address(stream.socket.getpeername())
     return _NO_ADDRESS, _NO_ADDRESS
+
+
+def _is_eof(exc: ssl.SSLError) -> bool:
+    # Python 3.10 gives the plain SSLError for the end without close_notify (trio's _ssl.py knows the same).
+    return isinstance(exc, (ssl.SSLZeroReturnError, ssl.SSLEOFError)) or exc.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 async def _wait_closed() -> NoReturn:

@@ -43,11 +43,19 @@ class Writer:
         def _closed_error(self) -> Exception: ...
         def _start_soon(self, function: Callable[[], Awaitable[None]], name: str) -> None: ...
 
-    def __init__(self, protocol: Protocol, transport: Transport, housekeeper: Housekeeper, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        transport: Transport,
+        housekeeper: Housekeeper,
+        emitter: Emitter,
+        write_limit: int,
+    ) -> None:
         self._protocol = protocol
         self._transport = transport
         self._housekeeper = housekeeper
         self._emitter = emitter
+        self._write_limit = write_limit
         self._sent = 0  # bytes handed over since the beginning
         self._unsent: bytes | memoryview = b""
         self._writing = False
@@ -114,6 +122,13 @@ class Writer:
         self._flush_or_write()
         self._wrote = False
 
+    def _write_soon(self) -> None:
+        """Write what is queued: now, or together with what else is sent in this turn of the scheduler."""
+        if self._wrote and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
+            self._cork()
+        else:
+            self._flush_or_write()
+
     def _queued(self) -> int:
         """Bytes that wait to be written."""
         return len(self._unsent) + self._protocol.outgoing_size
@@ -158,6 +173,11 @@ class Writer:
         finally:
             if self._queued():
                 self._flush_or_write()
+
+    async def _wait_room(self) -> None:
+        """Wait until less than the write limit is queued, or the connection is not open any more."""
+        while self._queued() >= self._write_limit and self._protocol.state is State.OPEN:
+            await self._wait_written(self._sent + 1)
 
     def _tell_progress(self) -> None:
         """The completion of a write: the one place that fires callbacks, the drain event and the waiters."""

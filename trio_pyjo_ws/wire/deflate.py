@@ -5,7 +5,7 @@ sync flush leaves behind (section 7.2.1). zlib does the work; this module adds w
 budget that stops a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
 
 This is also the one place that chooses the zlib. zlib-ng, where the extra ``speed`` has installed it, gives the same
-sizes in less time: from 1 KiB on it compresses 1.2 to 1.7 times as fast, and decompresses 1.3 to 2 times as fast.
+sizes in less time: messages of 1 KiB and more are compressed in 55 to 90 % of it, and mostly decompressed in 50 to 85 %.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ zlib_name, _fastest = _choose()
 def _for_compressing(window_bits: int, memory_level: int) -> Any:
     """The module to compress with.
 
-    zlib takes 4 bytes for each of the window and 512 << memory level for the rest: 256 KiB at the default parameters, 6
-    KiB at the smallest. zlib-ng takes 340 KiB and 137 KiB, as its hash table has one size. So where little memory was
+    zlib takes 4 bytes for each of the window and 512 << memory level for the rest: 256 KiB at the default parameters, 3
+    KiB (and 6 of its own) at the smallest. zlib-ng takes 342 KiB and 137 KiB, as its hash table has one size. So where little memory was
     wished for, zlib serves.
     """
     return _fastest if (4 << window_bits) + (512 << memory_level) >= 1 << 18 else zlib

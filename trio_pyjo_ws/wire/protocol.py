@@ -556,6 +556,15 @@ class Protocol:
         self.outgoing.append(data)
         self.outgoing_size += len(data)
 
+    def send_encoded(self, frame: bytes) -> None:
+        """Send a frame that :meth:`encode_message` has made, of this connection or of one of the same kind.
+
+        Raises :class:`LocalProtocolError` unless the connection is open.
+        """
+        if self.state is not State.OPEN:
+            raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
+        self._queue(frame)
+
     def encode_message(self, message: str | bytes, compress: bool | None = None) -> bytes:
         """The bytes of the frame that :meth:`send_message` sends, whatever the state."""
         if isinstance(message, str):
