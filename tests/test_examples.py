@@ -56,6 +56,11 @@ Opcode: 8
 Payload: b'\\x03\\xe8'
 WebSocket closed with status 1000
 """,
+    "broadcasting": """\
+Hello, everybody!
+Hello, everybody!
+Hello, everybody!
+""",
     "channels": """\
 text b'Gr\\xc3\\xbc\\xc3\\x9fe'
 message Grüße

@@ -83,18 +83,18 @@ def memory_of(wishes: Deflate) -> float:
 
 
 def with_module(name: str) -> None:
-    deflate._fastest = MODULES[name]  # noqa: SLF001 - the choice that is made once, otherwise
+    deflate._fastest = MODULES[name]  # otherwise chosen once
 
 
 def rows_of_time(rounds: int, level: int) -> Iterator[list[str]]:
     for options in ({}, ALONE):
         for size in SIZES:
             given = messages(size, max(2, min(300, 200_000 // size)))
-            best = {name: (9.9, 9.9, 0.0) for name in MODULES}
+            best = dict.fromkeys(MODULES, (9.9, 9.9, 0.0))
             for _ in range(rounds):
                 for name in MODULES:
                     with_module(name)
-                    new = measure_once(Deflate(level=level, **options), given)  # type: ignore[arg-type]
+                    new = measure_once(Deflate(level=level, **options), given)
                     best[name] = (min(new[0], best[name][0]), min(new[1], best[name][1]), new[2])
             for name, (there, back, left) in best.items():
                 context = "anew" if options else "taken over"

@@ -56,11 +56,8 @@ def echo_ours_channel(port: int, context: ssl.SSLContext | None) -> None:
 
 
 def broadcast_ours(port: int, context: ssl.SSLContext | None) -> None:
-    import trio_pyjo_ws
+    from trio_pyjo_ws import broadcast
 
-    broadcast = getattr(trio_pyjo_ws, "broadcast", None)
-    if broadcast is None:
-        sys.exit("trio_pyjo_ws has no broadcast()")
     room: set[Transaction] = set()
 
     async def chat(ws: Transaction) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import LocalProtocolError, RemoteProtocolError
 from trio_pyjo_ws.wire import deflate
-from trio_pyjo_ws.wire.deflate import MEMBER_SLICE, THRESHOLD, Deflate, PerMessageDeflate
+from trio_pyjo_ws.wire.deflate import MEMBER_SLICE, THRESHOLD, Deflate, PerMessageDeflate, check_can_compress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,6 +234,15 @@ def test_window_of_8_bits_cannot_compress_but_can_decompress() -> None:
         codec.compress(b"Hello")
     assert codec.decompress(HELLO, final=True, max_size=5) == b"Hello"
     assert receiver(client_max_window_bits=9).can_compress
+
+
+def test_what_cannot_compress_is_told_by_its_reason() -> None:
+    codec = receiver()
+    assert check_can_compress(codec) is codec
+    with pytest.raises(ValueError, match="has not agreed on permessage-deflate"):
+        check_can_compress(None)
+    with pytest.raises(ValueError, match="agreed with a window of 8 bits"):
+        check_can_compress(receiver(client_max_window_bits=8))
 
 
 def test_zlib_objects_exist_only_while_they_are_needed() -> None:

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from .deflate import check_can_compress
 from .frames import Close, Decoder, Frame, Opcode, Utf8Validator, encode, long_head, masking_key
 
 if TYPE_CHECKING:
@@ -508,8 +509,7 @@ class Protocol:
         outgoing = self.outgoing
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
-        self.outgoing_size = 0
-        self.pings_owed = 0
+        self.outgoing_size = self.pings_owed = 0
         self.in_pieces = False
         return data
 
@@ -517,8 +517,7 @@ class Protocol:
         """Take all that is to be sent, as it is."""
         pieces = self.outgoing[:]
         self.outgoing.clear()
-        self.outgoing_size = 0
-        self.pings_owed = 0
+        self.outgoing_size = self.pings_owed = 0
         self.in_pieces = False
         return pieces
 
@@ -582,19 +581,13 @@ class Protocol:
 
     def check_can_compress(self) -> PerMessageDeflate:
         """The codec that compresses what is sent. ValueError that tells why where there is none."""
-        deflate = None if self.agreement is None else self.agreement.deflate
-        if deflate is None:
-            raise ValueError("messages cannot be compressed: the handshake has not agreed on permessage-deflate")
-        if not deflate.can_compress:
-            raise ValueError("messages cannot be compressed: permessage-deflate was agreed with a window of 8 bits")
-        return deflate
+        return check_can_compress(None if self.agreement is None else self.agreement.deflate)
 
     @property
     def frame_kind(self) -> tuple[int, ...] | None:
         """What settles how a message is written: of the same kind, two connections send it in the same bytes.
 
-        None where each message has a frame of its own: a masking key is new each time, and a context that is taken over
-        depends on the messages before. ``compress=`` of a message says otherwise than this.
+        None where each message has a frame of its own: by a new masking key, or by a context of the messages before.
         """
         if self.masked:
             return None
