@@ -15,7 +15,7 @@ import trio
 import trio.testing
 import trustme
 
-from trio_pyjo_ws.transport import RECEIVE_SIZE, SocketTransport, StreamTransport, Transport, open_transport
+from trio_pyjo_ws.transport import MAX_PIECES, RECEIVE_SIZE, SocketTransport, StreamTransport, Transport, open_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -112,6 +112,32 @@ async def test_what_fits_is_written_at_once(pair: tuple[SocketTransport, socket.
         assert transport.try_send(b"whole") == 5
         await transport.send_all(b" message")
     assert peer.recv(100) == b"whole message"
+
+
+async def test_pieces_are_written_at_once(pair: tuple[SocketTransport, socket.socket]) -> None:
+    transport, peer = pair
+    with trio.testing.assert_no_checkpoints():
+        assert transport.try_send_pieces([b"head", b"", b"payload"]) == 11
+    assert peer.recv(100) == b"headpayload"
+
+
+async def test_of_more_pieces_than_one_call_takes_the_first_are_written(
+    pair: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = pair
+    assert transport.try_send_pieces([b"x"] * (MAX_PIECES + 1)) == MAX_PIECES
+    assert read_all(peer) == MAX_PIECES
+
+
+async def test_of_pieces_that_do_not_fit_a_part_is_written_and_then_none(
+    pair: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = pair
+    sent = transport.try_send_pieces([b"head", *[BLOCK] * 64])
+    assert 4 < sent < len(BLOCK) * 64
+    fill(transport)
+    assert transport.try_send_pieces([b"head", b"payload"]) == 0
+    assert peer.recv(4) == b"head"
 
 
 async def test_what_does_not_fit_is_taken_in_part_and_then_not_at_all(
@@ -366,6 +392,7 @@ async def test_a_stream_takes_and_has_nothing_at_once(
 
 async def test_a_stream_is_sent_to_as_a_whole(memory: tuple[StreamTransport, trio.abc.Stream]) -> None:
     transport, peer = memory
+    assert transport.try_send_pieces([b"wh", b"ole"]) == 0
     assert await transport.send_some(memoryview(b"whole")) == 5
     await transport.send_all(b" message")
     assert await peer.receive_some() == b"whole message"
@@ -554,8 +581,12 @@ async def test_tls_over_a_socket_that_is_closed_has_no_address() -> None:
 
 @pytest.mark.parametrize(
     ("call", "patched"),
-    [(lambda transport: transport.try_send(b"x"), "send"), (lambda transport: transport.try_receive(), "recv")],
-    ids=["send", "receive"],
+    [
+        (lambda transport: transport.try_send(b"x"), "send"),
+        (lambda transport: transport.try_send_pieces([b"x", b"y"]), "sendmsg"),
+        (lambda transport: transport.try_receive(), "recv"),
+    ],
+    ids=["send", "send pieces", "receive"],
 )
 @pytest.mark.parametrize(
     ("number", "raised"),

@@ -35,6 +35,7 @@ from trio_pyjo_ws.transport import (
     TlsTransport,
     open_transport,
 )
+from trio_pyjo_ws.wire.protocol import Protocol
 
 from .peer import start
 
@@ -98,19 +99,19 @@ class Peer:
         self.sock.sendall(self.outgoing.read())
 
     async def shake_hands(self) -> None:
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.flush()
-                await trio.lowlevel.wait_readable(self.sock)
-                self.take_in()
-            except ssl.SSLError:
-                self.flush()
-                raise
-            else:
-                self.flush()
-                return
+        while not self.step():
+            await trio.lowlevel.wait_readable(self.sock)
+            self.take_in()
+
+    def step(self) -> bool:
+        """Go on with the handshake; return whether it is over."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self.flush()
+        return True
 
     def send(self, data: bytes) -> None:
         self.tls.write(data)
@@ -119,16 +120,12 @@ class Peer:
     def read(self) -> bytes:
         """What has come by now. Raises SSLEOFError at an end without close_notify."""
         received = bytearray()
-        while True:
-            try:
-                data = self.tls.read(1 << 16)
-            except ssl.SSLWantReadError:
-                if not self.take_in() and not self.ended:
-                    return bytes(received)
-            else:
-                if not data:
-                    return bytes(received)
-                received += data
+        with suppress(ssl.SSLWantReadError):
+            while self.take_in() or self.ended or self.incoming.pending:
+                while data := self.tls.read(1 << 16):
+                    received += data
+                return bytes(received)
+        return bytes(received)
 
     async def receive(self, size: int) -> bytes:
         received = bytearray()
@@ -191,7 +188,7 @@ async def opened(
     other = "client" if role == "server" else "server"
     transport = over(our_end, ours or made[role](), role, name)
     try:
-        with their_end, trio.fail_after(30):
+        with their_end, trio.fail_after(10):
             yield transport, Peer(their_end, theirs or made[other](), other == "server", name)
     finally:
         transport.close()
@@ -210,6 +207,11 @@ async def shake_hands(transport: TlsTransport, peer: Peer) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport.do_handshake)
         nursery.start_soon(peer.shake_hands)
+
+
+def subject(tls: ssl.SSLObject) -> object:
+    certificate = tls.getpeercert()
+    return certificate and certificate["subjectAltName"]
 
 
 async def shake_hands_in_vain(transport: TlsTransport, peer: Peer) -> tuple[Exception | None, Exception | None]:
@@ -346,23 +348,26 @@ async def test_a_certificate_that_does_not_hold_is_refused_and_the_peer_told(
 
 async def test_an_address_is_verified_as_well(contexts: Contexts) -> None:
     async with connected("client", contexts, theirs=contexts.server("::1"), name="::1") as (transport, _):
-        assert transport._tls.getpeercert()["subjectAltName"] == (("IP Address", "0:0:0:0:0:0:0:1"),)
+        assert subject(transport._tls) == (("IP Address", "0:0:0:0:0:0:0:1"),)
     async with opened("client", contexts, theirs=contexts.server("::1"), name="127.0.0.1") as (transport, peer):
         ours, _ = await shake_hands_in_vain(transport, peer)
         assert "IP address mismatch" in str(ours)
 
 
-async def test_the_reason_is_told_although_the_peer_is_gone(contexts: Contexts) -> None:
+async def test_the_reason_is_told_although_the_peer_is_gone(nursery: trio.Nursery, contexts: Contexts) -> None:
     async with opened("client", contexts, theirs=contexts.server("other")) as (transport, peer):
+
+        async def answer_and_go() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            peer.take_in()
+            with pytest.raises(ssl.SSLWantReadError):
+                peer.tls.do_handshake()
+            peer.flush()
+            peer.sock.close()
+
+        nursery.start_soon(answer_and_go)
         with pytest.raises(trio.BrokenResourceError, match="Hostname mismatch"):
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                nursery.start_soon(transport.do_handshake)
-                await trio.testing.wait_all_tasks_blocked()
-                peer.take_in()
-                with pytest.raises(ssl.SSLWantReadError):
-                    peer.tls.do_handshake()
-                peer.flush()
-                peer.sock.close()
+            await transport.do_handshake()
 
 
 @VERSIONS
@@ -374,19 +379,21 @@ async def test_a_server_can_ask_for_a_certificate(version: ssl.TLSVersion, conte
     theirs = contexts.client()
     contexts.authority.issue_cert("someone@test").configure_cert(theirs)
     async with connected("server", contexts, ours=asking, theirs=theirs) as (transport, _):
-        assert transport._tls.getpeercert()["subjectAltName"] == (("email", "someone@test"),)
+        assert subject(transport._tls) == (("email", "someone@test"),)
     async with connected("client", contexts, ours=theirs, theirs=asking) as (_, peer):
-        assert peer.tls.getpeercert()["subjectAltName"] == (("email", "someone@test"),)
+        assert subject(peer.tls) == (("email", "someone@test"),)
     async with opened("server", contexts, ours=asking) as (transport, peer):
         ours, _ = await shake_hands_in_vain(transport, peer)
         assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in str(ours)
     async with opened("client", contexts, theirs=asking) as (transport, peer):
         # Under TLS 1.3 the client's part of the handshake is over before it is refused.
-        with pytest.raises(trio.BrokenResourceError, match=r"HANDSHAKE_FAILURE|CERTIFICATE_REQUIRED"):
-            if (ours := (await shake_hands_in_vain(transport, peer))[0]) is None:
+        ours, _ = await shake_hands_in_vain(transport, peer)
+        if version is ssl.TLSVersion.TLSv1_3:
+            assert ours is None
+            with pytest.raises(trio.BrokenResourceError, match="CERTIFICATE_REQUIRED"):
                 await transport.receive()
-            else:
-                raise ours
+        else:
+            assert "HANDSHAKE_FAILURE" in str(ours)
 
 
 async def test_the_server_learns_the_name_that_is_asked_for_and_may_choose_by_it(contexts: Contexts) -> None:
@@ -438,11 +445,11 @@ async def test_a_session_that_was_set_is_resumed(contexts: Contexts) -> None:
     )
     stream.session = session
     with their_end:
-        transport = open_transport(stream)
-        assert isinstance(transport, TlsTransport)
-        await shake_hands(transport, Peer(their_end, theirs, server_side=True))
-        assert transport._tls.session_reused
-        transport.close()
+        resuming = open_transport(stream)
+        assert isinstance(resuming, TlsTransport)
+        await shake_hands(resuming, Peer(their_end, theirs, server_side=True))
+        assert resuming._tls.session_reused
+        resuming.close()
 
 
 # The handshake
@@ -451,17 +458,19 @@ async def test_a_session_that_was_set_is_resumed(contexts: Contexts) -> None:
 @ROLES
 async def test_a_cancelled_handshake_can_be_gone_on_with(role: str, contexts: Contexts) -> None:
     async with opened(role, contexts) as (transport, peer):
-        for _ in range(3):
+        cancelled = 0
+        while transport._tls.cipher() is None:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(transport.do_handshake)
                     await trio.testing.wait_all_tasks_blocked()
                     scope.cancel()
-            assert scope.cancelled_caught
+            cancelled += scope.cancelled_caught
             with suppress(ssl.SSLWantReadError):
                 peer.take_in()
                 peer.tls.do_handshake()
             peer.flush()
+        assert cancelled
         await shake_hands(transport, peer)
         await transport.do_handshake()  # Nothing is left to do.
         await transport.send_all(b"well")
@@ -469,19 +478,12 @@ async def test_a_cancelled_handshake_can_be_gone_on_with(role: str, contexts: Co
 
 
 async def test_a_handshake_waits_for_the_kernel(contexts: Contexts) -> None:
-    context = contexts.server()
-    for number in range(400):  # Each name makes the certificate longer than what the kernel takes.
-        context.load_verify_locations(cadata=contexts.authority.cert_pem.bytes().decode())
-    long = contexts.server("test", *(f"{number:060}.test" for number in range(400)))
+    # So many names make a certificate that is longer than what the kernel takes.
+    long = contexts.server("test", *(f"{number:060}.test" for number in range(300)))
     async with opened("server", contexts, small_pair, ours=long) as (transport, peer):
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await shake_hands(transport, peer)
-        assert await_all(transport, peer) == b"whole"
-
-
-def await_all(transport: TlsTransport, peer: Peer) -> bytes:
-    assert transport.try_send(b"whole") == 5
-    return peer.read()
+        assert transport.try_send(b"well") == 4
+        assert peer.read() == b"well"
 
 
 @pytest.mark.parametrize("when", ["before", "in it"])
@@ -497,26 +499,31 @@ async def test_the_end_in_the_handshake_breaks_it(role: str, when: str, contexts
             await transport.do_handshake()
 
 
-async def test_a_reset_in_the_handshake_breaks_it(contexts: Contexts) -> None:
+async def test_a_reset_in_the_handshake_breaks_it(nursery: trio.Nursery, contexts: Contexts) -> None:
     async with opened("client", contexts, tcp_pair) as (transport, peer):
+
+        async def reset_soon() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            peer.reset()
+
+        nursery.start_soon(reset_soon)
         with pytest.raises(trio.BrokenResourceError) as raised:
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                nursery.start_soon(transport.do_handshake)
-                await trio.testing.wait_all_tasks_blocked()
-                peer.reset()
+            await transport.do_handshake()
         assert isinstance(raised.value.__cause__, OSError)
 
 
 @ROLES
-async def test_closing_ends_the_handshake(role: str, contexts: Contexts) -> None:
+async def test_closing_ends_the_handshake(role: str, nursery: trio.Nursery, contexts: Contexts) -> None:
     async with opened(role, contexts) as (transport, _):
-        with pytest.raises(trio.ClosedResourceError):
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                nursery.start_soon(transport.do_handshake)
-                await trio.testing.wait_all_tasks_blocked()
-                transport.close()
-        with pytest.raises(trio.ClosedResourceError):
-            await transport.do_handshake()
+
+        async def close_soon() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            transport.close()
+
+        nursery.start_soon(close_soon)
+        for _ in range(2):
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.do_handshake()
 
 
 @pytest.mark.parametrize(
@@ -524,12 +531,14 @@ async def test_closing_ends_the_handshake(role: str, contexts: Contexts) -> None
     [
         ("server", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", "HTTP_REQUEST"),
         ("client", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "WRONG_VERSION_NUMBER|UNEXPECTED_MESSAGE"),
-        ("server", os.urandom(1 << 15), ""),
-        ("client", bytes(1 << 15), ""),
+        ("server", hashlib.sha384(b"noise").digest() * 500, None),
+        ("client", bytes(1 << 15), None),
     ],
     ids=["HTTP request", "HTTP response", "noise", "zeros"],
 )
-async def test_what_is_not_tls_breaks_the_handshake(role: str, sent: bytes, why: str, contexts: Contexts) -> None:
+async def test_what_is_not_tls_breaks_the_handshake(
+    role: str, sent: bytes, why: str | None, contexts: Contexts
+) -> None:
     async with opened(role, contexts) as (transport, peer):
         peer.sock.sendall(sent)
         with pytest.raises(trio.BrokenResourceError, match=why) as raised:
@@ -550,6 +559,7 @@ async def test_a_server_says_nothing_more_than_the_handshake_until_it_answers(co
         assert transport.try_send(b"answer") == 6
         assert len(peer.sock.recv(1 << 16, socket.MSG_PEEK)) > 100  # The tickets have come along,
         assert peer.read() == b"answer"
+        assert peer.tls.session is not None
         assert peer.tls.session.has_ticket
         transport.try_send(b"again")
         assert len(peer.sock.recv(1 << 16)) < 50  # once.
@@ -576,11 +586,9 @@ async def test_transactions_need_no_handshake_either(nursery: trio.Nursery, cont
             server_side=server_side,
             server_hostname=None if server_side else "test",
         )
-        for end, context, server_side in zip(
-            ends, (contexts.client(), contexts.server()), (False, True), strict=True
-        )
+        for end, context, server_side in zip(ends, (contexts.client(), contexts.server()), (False, True), strict=True)
     )
-    with trio.fail_after(30):
+    with trio.fail_after(10):
         ws, peer = open_memory_pair(nursery, streams=(client, server), max_websocket_size=len(BLOCK) * 64)
         nursery.start_soon(ws.send, BLOCK * 64)
         nursery.start_soon(peer.send, "hello")
@@ -640,9 +648,7 @@ async def test_a_record_byte_by_byte_is_nothing_until_it_is_whole(contexts: Cont
         assert await transport.receive() == b"whole"
 
 
-async def test_a_cancelled_receive_loses_nothing(
-    contexts: Contexts, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_cancelled_receive_loses_nothing(contexts: Contexts, autojump_clock: trio.testing.MockClock) -> None:
     async with connected("server", contexts) as (transport, peer):
         peer.tls.write(b"whole")
         record = peer.outgoing.read()
@@ -659,10 +665,10 @@ async def test_a_flood_is_read_a_piece_at_a_time(contexts: Contexts) -> None:
         reads = 0
         recv = transport._recv
 
-        def count(size: int) -> bytes:
+        def count(size: int, flags: int = 0) -> bytes:
             nonlocal reads
             reads += 1
-            return recv(size)
+            return recv(size, flags)
 
         transport._recv = count
         peer.send(b"x" * 1000)
@@ -731,13 +737,13 @@ async def test_a_record_that_was_tampered_with_breaks_it_and_the_peer_is_told(co
         record = bytearray(peer.outgoing.read())
         record[-1] ^= 1
         peer.sock.send(record)
-        with pytest.raises(trio.BrokenResourceError, match="(?i)bad.record.mac") as raised:
+        with pytest.raises(trio.BrokenResourceError, match=r"(?i)bad.record.mac") as raised:
             await transport.receive()
         assert isinstance(raised.value.__cause__, ssl.SSLError)
         with pytest.raises(trio.BrokenResourceError):
             transport.try_send(b"x")
         transport.close()
-        with pytest.raises(ssl.SSLError, match="(?i)alert.bad.record.mac"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert.bad.record.mac"):
             peer.read()
 
 
@@ -827,7 +833,7 @@ async def test_a_cancelled_send_is_gone_on_with(contexts: Contexts, autojump_clo
         sent = transport.try_send(data)
         received = bytearray()
         while sent < len(data):
-            with trio.move_on_after(1):
+            with trio.move_on_after(0.001):
                 sent += await transport.send_some(memoryview(data)[sent:])
             with trio.CancelScope() as cancelled:
                 cancelled.cancel()
@@ -885,7 +891,7 @@ async def test_a_request_for_a_certificate_is_answered_while_reading(
         received = transport.try_receive()
         assert (received or b"") == behind
         assert peer.read() == b""
-        assert peer.tls.getpeercert()["subjectAltName"] == (("email", "someone@test"),)
+        assert subject(peer.tls) == (("email", "someone@test"),)
         peer.send(b"on")
         assert await transport.receive() == b"on"
 
@@ -961,16 +967,14 @@ async def test_the_peer_may_change_its_keys_and_ask_for_ours_to_change(
     role: str, times: int, contexts: Contexts, tmp_path: Path
 ) -> None:
     """The ssl module cannot ask for it: here its keys are used by hand (RFC 8446, 4.6.3)."""
-    theirs = contexts.client() if role == "server" else contexts.server()
+    client, server = contexts.client(), contexts.server()
+    server.num_tickets = 0  # They would be records, and count.
+    ours, theirs = (client, server) if role == "client" else (server, client)
     theirs.keylog_filename = str(tmp_path / "keys")
-    if role == "client":
-        theirs.num_tickets = 0
-    else:
-        ours = contexts.server()
-        ours.num_tickets = 0
-    both = {"theirs": theirs} if role == "client" else {"theirs": theirs, "ours": ours}
-    async with connected(role, contexts, **both) as (transport, peer):
-        assert peer.tls.cipher()[0] == "TLS_AES_256_GCM_SHA384"
+    async with connected(role, contexts, ours=ours, theirs=theirs) as (transport, peer):
+        cipher = peer.tls.cipher()
+        assert cipher is not None
+        assert cipher[0] == "TLS_AES_256_GCM_SHA384"
         log = (tmp_path / "keys").read_text()
         to_us = Keys(log, f"{'SERVER' if role == 'client' else 'CLIENT'}_TRAFFIC_SECRET_0")
         from_us = Keys(log, f"{'CLIENT' if role == 'client' else 'SERVER'}_TRAFFIC_SECRET_0")
@@ -997,6 +1001,7 @@ async def test_closing_sends_close_notify_and_waits_for_nothing(
     theirs = contexts.client() if role == "server" else contexts.server()
     theirs.maximum_version = version
     async with connected(role, contexts, theirs=theirs) as (transport, peer):
+        transport.try_receive()  # A socket that is closed with something unread resets the connection.
         transport.try_send(b"last")
         with trio.testing.assert_no_checkpoints():
             await transport.aclose()
@@ -1019,7 +1024,6 @@ async def test_closing_goes_well_whatever_the_peer_has_done(contexts: Contexts) 
         peer.notify_close()
         assert await transport.receive() == b""
         transport.close()
-        peer.tls.unwrap  # noqa: B018
 
 
 async def test_after_the_end_of_this_direction_the_other_goes_on(contexts: Contexts) -> None:
@@ -1055,13 +1059,16 @@ async def test_once_closed_nothing_can_be_done(contexts: Contexts) -> None:
         transport.send_eof()
 
 
+def count_descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 @contextmanager
 def no_descriptor_stays_open() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
+    before = count_descriptors()
     yield
-    gc.collect()
-    after = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
-    assert len(after) <= len(before)
+    assert count_descriptors() <= before
 
 
 async def test_no_descriptor_is_left(contexts: Contexts) -> None:
@@ -1080,12 +1087,12 @@ async def test_no_descriptor_is_left(contexts: Contexts) -> None:
 
 async def test_a_stream_that_cannot_be_taken_over_is_left_as_it_is(contexts: Contexts) -> None:
     our_end, their_end = socket.socketpair()
-    context = contexts.client()
-    context.check_hostname = False
-    stream = trio.SSLStream(trio.SocketStream(trio.socket.from_stdlib_socket(our_end)), context)
-    context.check_hostname = True
+    stream = trio.SSLStream(
+        trio.SocketStream(trio.socket.from_stdlib_socket(our_end)), contexts.client(), server_hostname="test"
+    )
+    stream.context = contexts.server()
     with their_end:
-        with pytest.raises(ValueError, match="check_hostname requires server_hostname"):
+        with pytest.raises(ssl.SSLError, match="Cannot create a client socket"):
             open_transport(stream)
         assert stream.transport_stream.socket.fileno() >= 0
         await trio.aclose_forcefully(stream)
@@ -1167,17 +1174,15 @@ async def test_drain_waits_for_the_kernel_to_have_all(role: str, contexts: Conte
         nursery.start_soon(partial(ws.send, drained.append, binary=BLOCK * 4))
         await trio.testing.wait_all_tasks_blocked()
         received = bytearray()
-        while len(received) < len(BLOCK) * 4:
-            assert drained == []
-            assert transport._encrypted
+        while not drained:
+            assert ws._queued()
             received += peer.read()
-            while transport._encrypted and not peer.sock_has_data():
-                await trio.testing.wait_all_tasks_blocked()
-            if not transport._encrypted:
-                received += await peer.receive(1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert drained == [ws]
+            await trio.testing.wait_all_tasks_blocked()
+        assert not transport._encrypted
         assert transport._ahead == 0
+        received += peer.read()
+        assert len(received) == len(BLOCK) * 4 + (14 if role == "client" else 10)
+        assert drained == [ws]
 
 
 @ROLES
@@ -1205,8 +1210,6 @@ async def test_several_senders_with_a_peer_that_reads_little_keep_their_frames_w
 
 def open_reader(role: str) -> Any:
     """What parses the frames that come from this role."""
-    from trio_pyjo_ws.wire.protocol import Protocol  # noqa: PLC0415
-
     return Protocol("server" if role == "client" else "client", max_websocket_size=1 << 30).client_read
 
 
@@ -1214,16 +1217,16 @@ def open_reader(role: str) -> Any:
 async def test_a_cancelled_large_send_is_completed(role: str, contexts: Contexts) -> None:
     async with transacting(role, contexts, small_pair) as (ws, _, peer, nursery):
         large = os.urandom(1 << 16) * 64
+
+        async def send(scope: trio.CancelScope) -> None:
+            with scope:
+                await ws.send(large)
+
         for _ in range(3):
-            with trio.CancelScope() as scope:
-
-                async def send(scope: trio.CancelScope = scope) -> None:
-                    with scope:
-                        await ws.send(large)
-
-                nursery.start_soon(send)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
+            scope = trio.CancelScope()
+            nursery.start_soon(send, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
         nursery.start_soon(ws.send, "behind it")
         reader = open_reader(role)
         messages: list[str | bytes] = []
@@ -1321,9 +1324,7 @@ async def test_http_on_a_tls_port_ends_that_connection_only(nursery: trio.Nurser
     async def echo(ws: Transaction) -> None:
         await ws.send(await ws.receive())
 
-    server = await nursery.start(
-        partial(serve, echo, 0, host="127.0.0.1", ssl_context=contexts.server("127.0.0.1"))
-    )
+    server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", ssl_context=contexts.server("127.0.0.1")))
     with trio.fail_after(30), socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.setblocking(False)
         sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\r\n")
@@ -1341,6 +1342,6 @@ async def test_tls_on_an_http_port_is_a_handshake_error(nursery: trio.Nursery, c
         raise AssertionError
 
     server = await nursery.start(partial(serve, never, 0, host="127.0.0.1"))
-    with trio.fail_after(30), pytest.raises(HandshakeError, match="TLS with 127.0.0.1 failed"):
+    with trio.fail_after(30), pytest.raises(HandshakeError, match=r"TLS with 127\.0\.0\.1 failed"):
         await connect(nursery, f"wss://127.0.0.1:{server.port}/", ssl_context=contexts.client())
     nursery.cancel_scope.cancel()

@@ -211,6 +211,7 @@ class TlsTransport(SocketTransport):
         self._incoming = incoming
         self._outgoing = outgoing
         self._more = False  # The kernel had more than was read at last.
+        self._at_end = False
         # What is encrypted and not taken by the kernel yet, and how many bytes of the caller's that stands for: they
         # count as sent when all of it is gone. Until then the caller comes with them again, in portions of its own.
         self._encrypted: bytes | memoryview = b""
@@ -282,7 +283,7 @@ class TlsTransport(SocketTransport):
                 return sent
 
     def try_receive(self) -> bytes | None:
-        if not self._incoming.pending and self._receive_encrypted() is None:
+        if not (self._incoming.pending or self._at_end) and self._receive_encrypted() is None:
             return None
         data: bytes | None = None
         try:
@@ -293,7 +294,8 @@ class TlsTransport(SocketTransport):
             if not _is_eof(exc):
                 raise self._failure(exc) from exc
             data = b""
-        self.ready = self._more or self._incoming.pending > 0
+        self._at_end = data == b""  # After close_notify the socket may stay open.
+        self.ready = self._more or self._at_end or self._incoming.pending > 0
         if self._outgoing.pending:
             # An answer of TLS itself: to a request for a certificate, to a renegotiation.
             self._flush_quietly()
@@ -354,6 +356,7 @@ class TlsTransport(SocketTransport):
         if self._fd != -1:
             self._notify_close()
             self._incoming.read()
+            self._at_end = False
             super().close()
             self._read.unpark_all()
 

@@ -19,6 +19,7 @@ from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, encode, parse_frame
 from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake
 from trio_pyjo_ws.wire.negotiate import Request, Response
 from trio_pyjo_ws.wire.protocol import (
+    LARGE,
     MAX_EARLY,
     MAX_EMPTY_FRAGMENTS,
     MAX_WEBSOCKET_SIZE,
@@ -1189,6 +1190,11 @@ def test_code_that_is_no_integer_is_a_type_error(code: object) -> None:
         check_close(code, None)  # type: ignore[arg-type]
 
 
+def test_reason_that_is_no_text_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="a close reason is str, not bytes"):
+        check_close(1000, b"bye")  # type: ignore[arg-type]
+
+
 def test_no_code_needs_no_reason() -> None:
     assert check_close(None, None) == check_close(None, "") == b""
     with pytest.raises(ValueError, match="a close reason needs a code, and there is none with 'bye'"):
@@ -1242,6 +1248,39 @@ def test_what_is_no_message_is_a_type_error_and_changes_nothing(deflate: Deflate
         client.send_message(message)
     client.send_message("Hello")
     assert server.server_read(client.client_write()) == ["Hello"]
+
+
+@pytest.mark.parametrize("message", ["a" * LARGE, b"a" * LARGE], ids=["text", "binary"])
+def test_large_payload_is_not_joined_to_its_head(message: str | bytes) -> None:
+    client, server = shaken()
+    server.send_message("a")
+    assert not server.in_pieces
+    server.send_message(message)
+    assert server.in_pieces
+    size = server.outgoing_size
+    pieces = server.take_pieces()
+    assert [len(piece) for piece in pieces] == [3, 4, LARGE]
+    assert isinstance(message, str) or pieces[2] is message
+    assert (server.outgoing, server.outgoing_size, server.in_pieces) == ([], 0, False)
+    server.send_message("b")
+    server.put_back(pieces[1:])
+    assert server.outgoing_size == size
+    assert client.client_read(pieces[0] + server.server_write()) == ["a", message, "b"]
+    client.send_message(message)
+    assert not client.in_pieces  # Masking has copied it anyway.
+
+
+def test_encoded_message_is_sent_by_any_of_its_kind() -> None:
+    (first, second), (client, server) = shaken(), shaken()
+    assert second.frame_kind == server.frame_kind == ()
+    frame = server.encode_message("Hello")
+    for sender, receiver in ((second, first), (server, client)):
+        sender.send_encoded(frame)
+        assert sender.outgoing_size == len(frame)
+        assert receiver.client_read(sender.server_write()) == ["Hello"]
+    server.send_close()
+    with pytest.raises(LocalProtocolError, match="closing"):
+        server.send_encoded(frame)
 
 
 def test_message_may_be_encoded_whatever_the_state() -> None:
