@@ -311,6 +311,18 @@ async def test_accepting_goes_on_when_descriptors_return(
     assert [record.name for record in caplog.records] == ["trio_pyjo_ws"] * 3
 
 
+async def test_an_error_of_accept_that_does_not_pass_ends_the_server(autojump_clock: MockClock) -> None:
+    class Broken(MemoryListener):
+        async def accept(self) -> trio.abc.Stream:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    listener = Broken()
+    with pytest.RaisesGroup(OSError, flatten_subgroups=True):
+        await serve_listeners(echo, [listener])
+    with pytest.raises(trio.BrokenResourceError):
+        listener.connect()
+
+
 # The request
 
 
