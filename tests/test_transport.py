@@ -390,6 +390,12 @@ async def test_a_stream_takes_and_has_nothing_at_once(
     assert transport.try_receive() is None
 
 
+async def test_a_stream_without_tls_has_no_hands_to_shake(memory: tuple[StreamTransport, trio.abc.Stream]) -> None:
+    transport, _ = memory
+    with trio.testing.assert_no_checkpoints():
+        await transport.do_handshake()
+
+
 async def test_a_stream_is_sent_to_as_a_whole(memory: tuple[StreamTransport, trio.abc.Stream]) -> None:
     transport, peer = memory
     assert transport.try_send_pieces([b"wh", b"ole"]) == 0

@@ -1098,12 +1098,21 @@ async def test_a_stream_that_cannot_be_taken_over_is_left_as_it_is(contexts: Con
         await trio.aclose_forcefully(stream)
 
 
-async def test_a_stream_that_has_shaken_hands_or_runs_over_another_is_used_as_it_is(contexts: Contexts) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    transport = open_transport(trio.SSLStream(ours, contexts.client(), server_hostname="test"))
-    assert isinstance(transport, StreamTransport)
-    await transport.aclose()
-    await theirs.aclose()
+async def test_over_any_other_stream_tls_is_trios(contexts: Contexts) -> None:
+    ends = trio.testing.memory_stream_pair()
+    client = open_transport(trio.SSLStream(ends[0], contexts.client(), server_hostname="test", https_compatible=True))
+    server = open_transport(trio.SSLStream(ends[1], contexts.server(), server_side=True, https_compatible=True))
+    for transport in (client, server):
+        assert isinstance(transport, StreamTransport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        nursery.start_soon(server.do_handshake)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"through")
+        assert await server.receive() == b"through"
+    await client.aclose()
+    assert await server.receive() == b""
+    await server.aclose()
 
 
 # Transactions

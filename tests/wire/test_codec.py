@@ -788,3 +788,11 @@ def test_twins_are_equal_on_any_bytes_in_any_pieces(
         pure, compiled = (seen(twin.decode(piece, limit)) for twin in twins)
         assert pure == compiled
         assert (twins[0].plain, twins[0].pending) == (twins[1].plain, twins[1].pending)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("length", [(1 << 63) - 1, (1 << 63) - 2, 1 << 62, 1 << 32])
+def test_no_length_is_too_large_to_be_refused_behind_a_fragment(codec: ModuleType, length: int, masked: bool) -> None:
+    decoder = codec.Decoder(masked, 1000)
+    start = frame(BINARY_PART, b"first", masked)
+    assert seen(decoder.decode(start + head_of(PART, length, masked), ALL)) == [(BINARY_PART, b"first"), 1009]

@@ -227,7 +227,7 @@ class Decoder:
                     break
                 length = extended
             if length > self.max_size - self._size and (
-                self._size + length > size_bound(head, self.max_size, self._compressed)
+                length > size_bound(head, self.max_size, self._compressed) - self._size
             ):
                 self._fail(items, f"a message of more than {self.max_size} bytes", 1009)
                 break

@@ -171,8 +171,9 @@ cdef class Decoder:
                     )
                     break
                 length = extended
+            # The bound is a Python integer, and so is the difference: a sum could run over what a C integer holds.
             if length > self.max_size - self.size and (
-                self.size + length > size_bound(head, self.max_size, self.compressed)
+                length > size_bound(head, self.max_size, self.compressed) - self.size
             ):
                 self.fail(items, f"a message of more than {self.max_size} bytes", 1009)
                 break
