@@ -39,6 +39,7 @@ ROOMS = [
     {"forms"},
     {"writer"},
     {"connection"},
+    {"channels"},
     {"transaction"},
     {"broadcasting", "client", "server"},
     {""},

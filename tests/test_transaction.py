@@ -478,8 +478,12 @@ async def test_resume_hands_over_what_is_queued_at_once(sockets: Pair, told: lis
     assert await server.receive() == "a"
 
 
-async def test_replies_are_corked_while_messages_wait_and_none_is_late(sockets: Pair) -> None:
+async def test_replies_are_corked_while_messages_wait_and_none_is_late(
+    sockets: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, server = sockets
+    for module in ("transaction", "connection"):
+        monkeypatch.setattr(f"trio_pyjo_ws.{module}.perf_counter", lambda: 0.0)  # All of it is one turn.
     for number in range(10):
         client.send_nowait(str(number))
     for number in range(10):

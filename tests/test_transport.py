@@ -72,6 +72,7 @@ def test_the_interface_itself_does_nothing() -> None:
     for call in (
         lambda: transport.try_send(b""),
         transport.wait_receive,
+        transport.interrupt,
         transport.try_receive,
         transport.send_eof,
         transport.close,

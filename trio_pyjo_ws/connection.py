@@ -77,7 +77,7 @@ class Connection(Writer):
         settings: Settings,
         crash: Callable[[Exception], None] | None = None,
     ) -> None:
-        emitter = Emitter(self, self._start_soon, self._subscriptions_changed)
+        emitter = Emitter(self, self._start_soon, self._subscriptions_changed, self._look_again)
         super().__init__(protocol, transport, housekeeper, emitter, settings.write_limit)
         self._settings = settings
         self._crash = crash or self._crash_nursery
@@ -88,6 +88,8 @@ class Connection(Writer):
         # Reading
         self._reading = False
         self._receiving = False
+        self._channel_receivers = 0
+        self._interrupted = False
         self._attended = True  # Until _start(): the opening handshake does its own reading.
         self._active = False  # somebody has read since the grace began
         self._grace: Deadline | None = None
@@ -113,7 +115,11 @@ class Connection(Writer):
             self._keepalive_payload = token_bytes(4)
             self._keepalive = self._housekeeper.at(trio.current_time() + self._settings.ping_interval, self._keep_alive)
         self._attended = False
-        self._attend()
+        self._wake_readers()
+        if self._emitter.carrying:
+            self._start_reader()
+        else:
+            self._attend()
         self._guard(partial(self._emitter.remember, "connection"))
 
     def _crash_nursery(self, exc: Exception) -> None:
@@ -154,8 +160,8 @@ class Connection(Writer):
                 if protocol.state is State.ENDED:
                     return
             if (self._emitter.blocked or self._events) and protocol.state is State.OPEN:
-                if self._emitter.blocked:
-                    await self._deliver_blocked()
+                if not self._emitter.deliver_nowait():
+                    await self._deliver_first()
             elif not protocol.pending:
                 # Once it is not open any more, the end of the stream does not wait behind a full channel.
                 if protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
@@ -173,13 +179,48 @@ class Connection(Writer):
                 data = transport.try_receive()
                 if data == b"":
                     self._end()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.BrokenResourceError:
             self._end()
+        except trio.ClosedResourceError:
+            if not self._interrupted:
+                self._end()
+            self._interrupted = False
         finally:
             self._reading = False
             self._wake_readers()
         if not self._ended:
             self._take_in(data or b"")
+
+    async def _receive_item(self, take: Callable[[], object]) -> object:
+        """``receive()`` of a channel that is empty: ``take`` takes from it, or raises WouldBlock."""
+        self._channel_receivers += 1
+        try:
+            while True:
+                if self._protocol.outgoing and not self._events:
+                    self._flush_or_write()
+                if self._reading or self._protocol.state is State.CONNECTING:
+                    await self._wait_reader()
+                else:
+                    await self._advance()
+                with suppress(trio.WouldBlock):
+                    return take()
+        finally:
+            self._channel_receivers -= 1
+            if not self._attended:
+                self._attend()
+
+    def _look_again(self) -> None:
+        """Have the tasks in a channel's ``receive()`` look at it again: something else than reading has changed it."""
+        self._wake_readers()
+        if self._channel_receivers and self._reading and not self._ended and self._delivery is None:
+            self._interrupted = True
+            self._transport.interrupt()
+
+    def _channels_changed(self) -> None:
+        """A channel was closed, or is not fed any more."""
+        if self._delivery is not None and not self._ended:
+            self._delivery.cancel()
+        self._look_again()
 
     async def _wait_reader(self) -> None:
         if self._readers is None:
@@ -194,11 +235,19 @@ class Connection(Writer):
         await trio.lowlevel.checkpoint()
         self._housekeeper.turn_started = perf_counter()
 
-    async def _deliver_blocked(self) -> None:
+    async def _deliver_first(self) -> None:
         self._stalled = True
-        with trio.CancelScope() as self._delivery:
-            await self._emitter.deliver_blocked()
-        self._delivery = None
+        try:
+            with trio.CancelScope() as self._delivery:
+                await self._deliver_one()
+        finally:
+            self._delivery = None
+
+    async def _deliver_one(self) -> None:
+        if self._emitter.delivering:
+            await self._wait_reader()
+        else:
+            await self._emitter.deliver_first()
 
     def _take_in(self, data: bytes) -> None:
         """Read ``data``, tell what it means, and answer where the protocol has answered."""
@@ -208,18 +257,20 @@ class Connection(Writer):
             room = settings.max_queue - len(self._inbox)
             if room < 1 or self._discarding:
                 room = settings.max_queue
-            events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
-            if protocol.plain and not self._emitter.carrying and not self._discarding:
-                self._inbox += events  # type: ignore[arg-type]  # nothing but messages
+            self._events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
+        if protocol.plain and not self._discarding:
+            if self._emitter.carrying:
+                self._events = self._emitter.feed(self._events)
             else:
-                self._events += events
+                self._inbox += self._events  # type: ignore[arg-type]  # nothing but messages
+                self._events = []
         try:
             if self._events:
                 self._tell_events()
         finally:
             if protocol.state is not State.OPEN:
                 self._advance_closing()
-        if protocol.outgoing:
+        if protocol.outgoing and not self._corked:
             if self._inbox:
                 self._cork()
             else:
@@ -264,7 +315,7 @@ class Connection(Writer):
         """Nobody is about to read. See that somebody will."""
         if self._attended or self._reading or self._ended:
             return
-        if self._emitter.carrying or self._pongs_awaited or self._protocol.state is not State.OPEN:
+        if self._emitter.calling or self._pongs_awaited or self._protocol.state is not State.OPEN:
             self._start_reader()
         else:
             self._attended = True
@@ -274,7 +325,8 @@ class Connection(Writer):
     def _attend_now(self) -> None:
         """There is a reason to read."""
         self._end_grace()
-        self._attend()
+        if not (self._attended or self._reading or self._ended):
+            self._start_reader()
 
     def _end_grace(self) -> None:
         if self._grace is not None:
@@ -307,8 +359,8 @@ class Connection(Writer):
     def _goes_on_in_background(self) -> bool:
         if self._protocol.state is not State.OPEN:
             return not self._ended
-        if self._receiving and self._inbox and not self._emitter.carrying:
-            return False  # The message is handed over, and with it the role.
+        if (self._receiving or self._channel_receivers) and not self._emitter.calling:
+            return False  # What was read is handed over, and with it the role.
         if self._is_full():
             self._stalled = True
             return False
@@ -317,6 +369,7 @@ class Connection(Writer):
     def _subscriptions_changed(self) -> None:
         emitter = self._emitter
         self._protocol.watch_frames = emitter.has("frame")
+        self._channels_changed()
         if emitter.has("drain"):
             self._write_watched = True
         if emitter.carrying:
@@ -436,7 +489,8 @@ class Connection(Writer):
         try:
             with scope:
                 while self._events or self._emitter.blocked:
-                    await self._emitter.deliver_blocked()
+                    if self._emitter.blocked:
+                        await self._deliver_one()
                     self._guard(self._tell_events)
                     self._wake_readers()
         finally:

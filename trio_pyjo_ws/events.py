@@ -22,7 +22,7 @@ from .wire.frames import Close
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["EVENTS", "Callback", "Emitter", "UndecodedJson"]
+__all__ = ["CARRYING", "EVENTS", "Callback", "Emitter", "UndecodedJson"]
 
 logger = logging.getLogger("trio_pyjo_ws")
 
@@ -71,8 +71,8 @@ class Subscription:
 class Emitter:
     """The subscriptions of ``source``, and what is still on its way to them.
 
-    ``changed`` is called after each change of the subscriptions; ``start_soon(function, name)`` starts a task of the
-    nursery.
+    ``changed`` is called after each change of the subscriptions, ``delivered`` after a channel got what it had no room
+    for at first; ``start_soon(function, name)`` starts a task of the nursery.
     """
 
     def __init__(
@@ -80,17 +80,22 @@ class Emitter:
         source: object,
         start_soon: Callable[[Callable[[], Awaitable[None]], str], None],
         changed: Callable[[], None],
+        delivered: Callable[[], None],
     ) -> None:
         self.blocked: list[tuple[trio.MemorySendChannel[Any], object]] = []
         self.carrying = 0
         """How many subscriptions there are to events that come out of what the peer sends."""
+        self.calling = 0
+        """How many of these are callbacks, which do not read themselves as a channel's ``receive()`` does."""
         self._source = source
         self._start_soon = start_soon
         self._changed = changed
+        self._delivered = delivered
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._remembered: set[str] = set()
         self._closed = False
-        self._delivering = trio.Lock()
+        self.delivering = False
+        """Whether somebody waits for a full channel to take what is on its way to it."""
 
     def has(self, event: str) -> bool:
         """Whether anybody subscribes to ``event``; a channel does until it is found closed."""
@@ -128,13 +133,11 @@ class Emitter:
         self._add(event, Subscription(callback, channel, once))
 
     def open_channel(self, event: str, max_buffer_size: object) -> trio.MemoryReceiveChannel[Any]:
-        """Subscribe a new memory channel."""
+        """Subscribe a new memory channel. That of ``json`` carries :class:`UndecodedJson`."""
         _check_event(event)
         if not isinstance(max_buffer_size, int) or max_buffer_size < 1:
             raise ValueError(f"max_buffer_size is the number of items to keep, at least 1, not {max_buffer_size!r}")
         channel, receive_channel = trio.open_memory_channel[Any](max_buffer_size)
-        if event == "json":
-            _decode_on_receive(receive_channel)
         self._add(event, Subscription(None, channel))
         return receive_channel
 
@@ -147,10 +150,27 @@ class Emitter:
 
     def emit(self, event: str, *arguments: object) -> bool:
         """Tell all subscribers of ``event``; return whether there was any."""
+        subscriptions = self._subscriptions.get(event)
+        if not subscriptions:
+            return False
         found = False
-        for subscription in tuple(self._subscriptions.get(event, ())):
+        for subscription in tuple(subscriptions):
             found = self._tell(event, subscription, arguments) or found
         return found
+
+    def feed(self, messages: list[Any]) -> list[Any]:
+        """Tell the only subscription, where that is a channel of messages; return what is left to tell otherwise."""
+        if self.carrying == 1 and "message" in self._subscriptions and not self.blocked:
+            [subscription] = self._subscriptions["message"]
+            if subscription.callback is None:
+                assert subscription.channel is not None
+                sent = 0
+                with suppress(trio.WouldBlock, trio.BrokenResourceError):
+                    for message in messages:
+                        subscription.channel.send_nowait(message)
+                        sent += 1
+                return messages[sent:]
+        return messages
 
     def remember(self, event: str) -> None:
         """Emit what happens once and for all; who subscribes later is told then."""
@@ -195,7 +215,7 @@ class Emitter:
 
     def _send(self, event: str, subscription: Subscription, channel: trio.MemorySendChannel[Any], item: object) -> bool:
         # An item that is blocked already goes first.
-        if not any(waiting is channel for waiting, _ in self.blocked):
+        if not self.blocked or not any(waiting is channel for waiting, _ in self.blocked):
             try:
                 channel.send_nowait(item)
             except trio.WouldBlock:
@@ -211,21 +231,51 @@ class Emitter:
             self.blocked.append((channel, item))
         return True
 
+    def deliver_nowait(self) -> bool:
+        """Give the full channels what they have room for again; return False where that is nothing."""
+        before = len(self.blocked)
+        while self.blocked and not self.delivering:
+            channel, item = self.blocked[0]
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                try:
+                    channel.send_nowait(item)
+                except trio.WouldBlock:
+                    break
+            self.blocked.pop(0)
+        return not self.blocked or len(self.blocked) < before
+
+    async def deliver_first(self) -> None:
+        """Wait until a full channel has taken the first item that is on its way. Cancelling it loses nothing.
+
+        Not until all have: the caller may be the reader of the next one. Not to be called while ``delivering``.
+        """
+        self.delivering = True
+        try:
+            await self._deliver_one()
+        finally:
+            self.delivering = False
+
     def deliver_soon(self) -> None:
         """Have the full channels get what is on its way to them although nobody may be about to read."""
-        if self.blocked and not self._delivering.locked():
-            self._start_soon(self.deliver_blocked, "deliveries")
+        if self.blocked and not self.delivering:
+            self.delivering = True
+            self._start_soon(self._deliver_blocked, "deliveries")
 
-    async def deliver_blocked(self) -> None:
-        """Wait until the full channels have taken what is on its way to them. Cancelling it loses nothing."""
-        async with self._delivering:
+    async def _deliver_blocked(self) -> None:
+        try:
             while self.blocked:
-                channel, item = first = self.blocked[0]
-                # Its reader may close it, and so may unsubscribe(), which takes its items off the list as well.
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await channel.send(item)
-                if self.blocked and self.blocked[0] is first:
-                    self.blocked.pop(0)
+                await self._deliver_one()
+        finally:
+            self.delivering = False
+
+    async def _deliver_one(self) -> None:
+        channel, item = first = self.blocked[0]
+        # Its reader may close it, and so may unsubscribe(), which takes its items off the list as well.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await channel.send(item)
+        if self.blocked and self.blocked[0] is first:
+            self.blocked.pop(0)
+        self._delivered()
 
     def close(self) -> None:
         """No event will come any more: the channels end, behind what they hold."""
@@ -247,6 +297,7 @@ class Emitter:
         self._subscriptions.setdefault(event, []).append(subscription)
         if event in CARRYING:
             self.carrying += 1
+            self.calling += subscription.callback is not None
         self._changed()
         if event in self._remembered:
             self._tell(event, subscription, ())
@@ -260,6 +311,7 @@ class Emitter:
             del self._subscriptions[event]
         if event in CARRYING:
             self.carrying -= 1
+            self.calling -= subscription.callback is not None
         if subscription.channel is not None and not keep_open:
             self._close(subscription.channel)
         self._changed()
@@ -276,28 +328,3 @@ def _check_event(event: str) -> None:
 
 def _is_async(callback: Callback) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
-
-
-def _decode_on_receive(channel: trio.MemoryReceiveChannel[Any]) -> None:
-    """Have ``channel``, which carries messages, give the objects that their JSON stands for.
-
-    Decoding happens in the reader, so that JSON which does not decode raises there, and only there. trio's channel is
-    final, so its reader's three ways to an item are replaced on the instance; iteration goes through ``receive``.
-    """
-    receive, receive_nowait, clone = channel.receive, channel.receive_nowait, channel.clone
-
-    def decoded(item: object) -> object:
-        return item.decode() if isinstance(item, UndecodedJson) else item
-
-    async def receive_decoded() -> object:
-        return decoded(await receive())
-
-    def receive_decoded_nowait() -> object:
-        return decoded(receive_nowait())
-
-    def clone_decoding() -> trio.MemoryReceiveChannel[Any]:
-        cloned = clone()
-        _decode_on_receive(cloned)
-        return cloned
-
-    vars(channel).update(receive=receive_decoded, receive_nowait=receive_decoded_nowait, clone=clone_decoding)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
+from .channels import receive_through
 from .connection import NORMAL_CODES, TURN, Connection
 from .errors import ConnectionClosed
+from .events import CARRYING
 from .forms import compose
 from .wire import frames, negotiate
 from .wire.deflate import Deflate
@@ -381,8 +383,11 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         A message that goes to a channel does not go to :meth:`receive`. Where the channel is full, reading from
         the network waits for it. Closing the channel unsubscribes; it ends when the connection does. JSON that does not
         decode raises ValueError in the channel's reader, and the connection goes on.
+
+        The channel's ``receive()`` is a checkpoint as :meth:`receive` is, and any number of tasks may wait in it.
         """
-        return self._emitter.open_channel(event, max_buffer_size)
+        channel = self._emitter.open_channel(event, max_buffer_size)
+        return receive_through(self, channel) if event in CARRYING else channel
 
     @overload
     def on(self, event: Callable[..., Any], /) -> Callable[..., Any]: ...
@@ -446,6 +451,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         self._emitter.subscriptions(event)
         found = self._emitter.emit(event, *arguments)
         self._emitter.deliver_soon()
+        self._look_again()
         if not found and event == "error":
             error = arguments[0] if arguments else "unknown error"
             raise error if isinstance(error, Exception) else RuntimeError(error)

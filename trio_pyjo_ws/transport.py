@@ -86,6 +86,10 @@ class Transport:
         """Wait until there is something for :meth:`try_receive`. Always a checkpoint. Cancelling it loses nothing."""
         raise NotImplementedError
 
+    def interrupt(self) -> None:
+        """Have the task in :meth:`wait_receive` return, or raise :class:`trio.ClosedResourceError`."""
+        raise NotImplementedError
+
     def try_receive(self) -> bytes | None:
         """What has arrived, without waiting: ``b""`` at the end of the stream, None where there is nothing."""
         raise NotImplementedError
@@ -156,11 +160,20 @@ class SocketTransport(Transport):
 
     async def send_some(self, data: bytes | memoryview) -> int:
         while True:
-            if self._fd == -1:
-                await _wait_closed()
-            await trio.lowlevel.wait_writable(self._fd)
-            if sent := self.try_send(data):
+            await self._wait_send()
+            if self._fd != -1 and (sent := self.try_send(data)):
                 return sent
+
+    async def _wait_send(self) -> None:
+        if self._fd == -1:
+            await _wait_closed()
+        with suppress(
+            trio.ClosedResourceError
+        ):  # closed, which the next call tells, or interrupt() woke this task, too
+            await trio.lowlevel.wait_writable(self._fd)
+
+    def interrupt(self) -> None:
+        trio.lowlevel.notify_closing(self._fd)
 
     def try_receive(self) -> bytes | None:
         try:
@@ -271,16 +284,11 @@ class TlsTransport(SocketTransport):
             room -= len(taken[-1])
         return self.try_send(b"".join(taken))
 
-    async def send_some(self, data: bytes | memoryview) -> int:
-        while True:
-            if self._fd == -1:
-                await _wait_closed()
-            if self._reader_first and not self._encrypted:
-                await self._read.park()
-            else:
-                await trio.lowlevel.wait_writable(self._fd)
-            if sent := self.try_send(data):
-                return sent
+    async def _wait_send(self) -> None:
+        if self._fd != -1 and self._reader_first and not self._encrypted:
+            await self._read.park()
+        else:
+            await super()._wait_send()
 
     def try_receive(self) -> bytes | None:
         if not (self._incoming.pending or self._at_end) and self._receive_encrypted() is None:
@@ -375,6 +383,7 @@ class StreamTransport(Transport):
         self._stream = stream
         self._closed = False
         self._received: bytes | None = None
+        self._waiting = trio.CancelScope()
         self.ready = False
         self.local, self.remote = _stream_addresses(stream)
 
@@ -390,7 +399,11 @@ class StreamTransport(Transport):
         return len(data)
 
     async def wait_receive(self) -> None:
-        self._received = bytes(await self._stream.receive_some(RECEIVE_SIZE))
+        with trio.CancelScope() as self._waiting:
+            self._received = bytes(await self._stream.receive_some(RECEIVE_SIZE))
+
+    def interrupt(self) -> None:
+        self._waiting.cancel()
 
     def try_receive(self) -> bytes | None:
         data, self._received = self._received, None
