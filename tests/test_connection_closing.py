@@ -147,6 +147,18 @@ async def test_a_breach_is_told_to_the_peer_and_ends_the_connection(
         assert ws.close.code == code
 
 
+async def test_what_came_before_a_breach_is_answered_before_it_is_told(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, peer, _):
+        peer.sock.sendall(peer.bytes_of("one", "two") + b"\x83\x80\0\0\0\0")
+        for _ in range(2):
+            await ws.send(f"{await ws.receive()}, answered")
+        with pytest.raises(ConnectionClosed, match="1002"):
+            await ws.receive()
+        *answers, close = peer.read()
+        assert [answer.payload for answer in answers] == [b"one, answered", b"two, answered"]
+        assert close == close_frame(1002, b"the opcode 3 is reserved")
+
+
 async def test_after_a_breach_a_peer_that_does_not_end_is_cut_off(autojump_clock: MockClock) -> None:
     async with connected(close_timeout=5) as (ws, peer, _):
         peer.sock.sendall(b"\xff\xff")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -75,7 +75,7 @@ def peer(protocol: Protocol, *frames: tuple[int, bytes]) -> bytes:
 
 
 def read(protocol: Protocol, *frames: tuple[int, bytes]) -> list[Any]:
-    return protocol.client_read(peer(protocol, *frames))
+    return list(chain(*drain(protocol, peer(protocol, *frames))))
 
 
 def sent(protocol: Protocol) -> list[tuple[int, bytes]]:
@@ -431,7 +431,7 @@ def test_options_may_be_set_before_the_handshake_has_ended() -> None:
     server.watch_frames = True
     server.server_read(client.client_write() + peer(server, (TEXT, b"abc"), (TEXT, b"abcd")))
     server.accept()
-    assert codes(server.server_read()) == [Frame(True, False, False, False, 1, b"abc"), "abc", 1009]
+    assert codes(read(server)) == [Frame(True, False, False, False, 1, b"abc"), "abc", 1009]
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
@@ -1016,6 +1016,27 @@ def test_breach_is_an_event_and_answered(role: Role) -> None:
     assert protocol.client_read(peer(protocol, (TEXT, b"behind"))) == []
 
 
+@EVERY_WISH
+@pytest.mark.parametrize("fragments", [False, True])
+def test_what_came_before_a_breach_may_be_answered(deflate: Deflate | None, fragments: bool) -> None:
+    # Autobahn's cases 3.2, 4.1.3, 5.15 and their like: whether it can must not depend on how the bytes were cut.
+    server = alone("server", deflate)
+    message = [(TEXT_PART, b"be"), (LAST, b"fore")] if fragments else [(TEXT, b"before")]
+    data = peer(server, *message, (0x83, b"x"), (TEXT, b"behind"))
+    assert server.server_read(data) == ["before"]
+    assert (state_of(server), server.pending, server.close) == (State.OPEN, True, None)
+    server.send_message("answer", compress=False)
+    assert codes(server.server_read()) == [1002]
+    assert (state_of(server), server.pending, server.plain) == (State.FAILED, False, False)
+    assert sent(server) == [(TEXT, b"answer"), (CLOSE, b"\x03\xeathe opcode 3 is reserved")]
+
+
+def test_breach_is_told_whatever_comes_behind_it() -> None:
+    server = alone()
+    assert server.server_read(peer(server, (TEXT, b"before"), (0x83, b"x"))) == ["before"]
+    assert codes(server.server_read(peer(server, (TEXT, b"behind")))) == [1002]
+
+
 @pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_masking_is_judged_by_role(deflate: Deflate | None) -> None:
     client, server = alone("client", deflate), alone("server", deflate)
@@ -1428,7 +1449,7 @@ def test_any_pieces_give_the_same_events(data: st.DataObject, deflate: Deflate |
     whole, cut = alone("server", deflate), alone("server", deflate)
     wire = peer(whole, *frames)
     places = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8)))
-    expected = codes(whole.server_read(wire))
+    expected = codes(chain(*drain(whole, wire)))
     found: list[Any] = []
     for start, end in zip([0, *places], [*places, len(wire)], strict=True):
         for portion in drain(cut, wire[start:end], max_messages=data.draw(st.integers(1, 3))):

@@ -225,7 +225,7 @@ class Protocol:
         self.plain = True
         """Whether the last read gave whole messages only."""
         self.pending = False
-        """Whether a limit ended the last read: there may be more events without more data."""
+        """Whether the last read ended before its data did: there may be more events without more data."""
         self.pings_owed = 0
         """Pongs that are waiting in ``outgoing``."""
         self.outgoing: list[bytes] = []
@@ -242,6 +242,7 @@ class Protocol:
         self._message = bytearray()
         self._utf8: Utf8Validator | None = None
         self._empty_fragments = 0
+        self._breach: RemoteProtocolError | None = None
         if handshake is None:
             self._establish(agreement or Agreement(), b"")
         else:
@@ -275,20 +276,20 @@ class Protocol:
     ) -> list[Event]:
         """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
 
-        Stops after ``max_messages`` messages and control frames, or when compressed messages have inflated to
-        ``max_bytes``; ``pending`` tells that there is more, to be had by ``client_read()``. Raises
-        :class:`HandshakeError` where the opening handshake fails, and nothing else: a breach after that is the last of
-        the events.
-
-        Frames that came right behind the handshake are kept, and ``pending`` is true: ``client_read()`` gives them too.
+        Stops after ``max_messages`` messages and control frames, when compressed messages have inflated to
+        ``max_bytes``, and before a breach, so that what came before it may be answered; ``pending`` tells that there is
+        more, to be had by ``client_read()``, and so it does of frames that came right behind the handshake. Raises
+        :class:`HandshakeError` where that fails, and nothing else: a breach after it is the last of the events.
         """
         if self.state in _READS:
+            if self._breach is not None:
+                return self._fail(self._breach, [])
             if self.agreement.deflate is None:  # type: ignore[union-attr]  # there is one in these states
                 decoder = self._decoder
                 items = decoder.decode(data, max_messages)
                 self.pending = decoder.pending
                 self.plain = plain = decoder.plain
-                return items if plain else self._interpret(items)  # type: ignore[return-value]
+                return items if plain else self._interpret(items, [])  # type: ignore[return-value]
             return self._read_stepwise(data, max_messages, max_bytes)
         if self.state is State.CONNECTING:
             return self._read_handshake(data)
@@ -304,11 +305,11 @@ class Protocol:
         while True:
             items = self._decoder.decode(data, 1)
             self.pending = self._decoder.pending
-            found = items if self._decoder.plain else self._interpret(items)
             self.plain = self.plain and self._decoder.plain
-            events += found  # type: ignore[arg-type]
-            size += sum(len(message) for message in found if isinstance(message, (str, bytes)))
-            if not self.pending or len(events) >= max_messages or size >= max_bytes:
+            before = len(events)
+            self._interpret(items, events)
+            size += sum(len(message) for message in events[before:] if isinstance(message, (str, bytes)))
+            if not self.pending or self._breach or len(events) >= max_messages or size >= max_bytes:
                 return events
             data = b""
 
@@ -406,15 +407,13 @@ class Protocol:
             self._decoder.decode(rest, 0)
             self.pending = self._decoder.pending
 
-    def _interpret(self, items: list[typing.Any]) -> list[Event]:
-        """What the frames mean that are not whole messages already."""
-        events: list[Event] = []
+    def _interpret(self, items: list[typing.Any], events: list[Event]) -> list[Event]:
+        """Add what the frames mean that are not whole messages already."""
         watch = self.watch_frames
         for item in items:
             if item.__class__ is not tuple:
                 if isinstance(item, RemoteProtocolError):
-                    self._fail(item, events)
-                    break
+                    return self._fail(item, events)
                 events.append(item)
                 continue
             head, payload = item
@@ -426,7 +425,7 @@ class Protocol:
                 else:
                     self._data_frame(head, payload, events)
             except RemoteProtocolError as exc:
-                self._fail(exc, events)
+                return self._fail(exc, events)
             if self.state not in _READS:
                 break  # Section 5.5.1: nothing that comes behind a Close is looked at.
         return events
@@ -482,10 +481,14 @@ class Protocol:
             raise RemoteProtocolError("text that is not UTF-8", 1007)
         return payload
 
-    def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> None:
-        """Section 7.1.7: tell the peer what it did, then listen no more."""
-        events.append(exc)
-        self.fail(exc.code, str(exc))
+    def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> list[Event]:
+        """Section 7.1.7: tell the peer what it did, and listen no more; first, what came before may be answered."""
+        if events and self.state is State.OPEN:
+            self._breach, self.pending = exc, True
+        else:
+            events.append(exc)
+            self.fail(exc.code, str(exc))
+        return events
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection: send Close with ``code`` where none was sent, and ignore what still comes.
@@ -549,7 +552,6 @@ class Protocol:
             if len(data) < LARGE:
                 data = encode(head, data)
             else:
-                # The payload goes as it is, behind its head: joining them would copy it.
                 self._queue(long_head(head, len(data)))
                 self.in_pieces = True
         self.outgoing.append(data)
@@ -599,8 +601,7 @@ class Protocol:
         Raises :class:`LocalProtocolError` unless the connection is open, and ValueError for an opcode over 15. A Close
         begins the closing handshake, as :meth:`send_close` does.
 
-        The seed lets its callers send any frame, a broken one too, and so does this: it is how fragmented messages and
-        the frames of extensions are sent, and how other implementations are tested.
+        So fragmented messages and the frames of extensions are sent, and other implementations tested, as in the seed.
         """
         if self.state is not State.OPEN:
             raise LocalProtocolError(f"a frame cannot be sent: the connection is {self.state.value}")
