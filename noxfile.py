@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "autobahn", "tests"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
@@ -19,9 +19,10 @@ nox.options.error_on_missing_interpreters = False  # a missing one is a skip, al
 
 SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
 PROBE = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+PROBE_27 = PROBE.replace(", venv", "")  # which it does not have
 
 
-def find_python(version: str) -> Path | None:
+def find_python(version: str, probe: str = PROBE) -> Path | None:
     """Return a working interpreter of this version: from the PATH, or else one of pyenv's that is not on it."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -30,9 +31,9 @@ def find_python(version: str) -> Path | None:
     for python in [folder / name for folder in folders] + [Path(sys.executable)]:
         # Not all that has the name works: a shim of pyenv refuses, Debian's may come without ensurepip.
         if python.is_file() and os.access(python, os.X_OK):
-            command = [str(python), "-c", PROBE]
-            probe = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
-            if probe.returncode == 0 and probe.stdout.strip() == version:
+            command = [str(python), "-c", probe]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+            if done.returncode == 0 and done.stdout.strip() == version:
                 return python
     return None
 
@@ -92,6 +93,38 @@ def tests(session: nox.Session) -> None:
     # By its path: with `-m pytest` the checkout would stand first on sys.path and hide the installed package.
     session.run("coverage", "run", str(Path(session.bin) / "pytest"), env=env)
     session.run("coverage", "report", env=env)
+
+
+def run_autobahn(session: nox.Session, *options: str) -> None:
+    """Run the suite, from an environment of Python 2.7 inside the session's own, against the installed package."""
+    python = find_python("2.7", PROBE_27)
+    if python is None:
+        missing = "Autobahn's test suite runs on Python 2.7 only, and there is none on the PATH and none of pyenv's"
+        if os.environ.get("CI"):
+            session.error(missing)
+        session.skip(missing)
+    install(session, "autobahn")
+    folder = Path(session.virtualenv.location).resolve()
+    binaries = folder / "python2.7" / "bin"
+    if not (binaries / "pip").exists():
+        session.run("virtualenv", "--quiet", "--python", str(python), str(binaries.parent))
+    requirements = "tests/autobahn/requirements.txt"
+    session.run(str(binaries / "python"), "-m", "pip", "install", "--quiet", "-r", requirements, external=True)
+    with session.chdir("tests"):  # as for `bench`
+        paths = [str(binaries / "wstest"), str(folder / "reports")]
+        session.run("python", "-m", "autobahn", *paths, *options, *session.posargs)
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """Autobahn's test suite without what takes minutes, client and server; `-- --role client` for one of them."""
+    run_autobahn(session)
+
+
+@nox.session
+def autobahn_full(session: nox.Session) -> None:
+    """All of Autobahn's test suite, some 20 minutes, recorded in docs/autobahn; `-- --role client` for one role."""
+    run_autobahn(session, "--full")
 
 
 @nox.session
