@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import math
 import os
 import re
 import socket
 import ssl
 import sys
-from base64 import b64encode
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -36,6 +34,20 @@ from trio_pyjo_ws import (
     serve_listeners,
 )
 
+from .service import (
+    KEY,
+    REQUEST,
+    MemoryListener,
+    Service,
+    echo,
+    never,
+    read_head,
+    read_to_end,
+    request,
+    status,
+)
+from .service import start as serve_in_memory
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -47,80 +59,12 @@ if TYPE_CHECKING:
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-KEY = b64encode(b"sixteen bytes ok").decode()
-HEADERS = {
-    "Host": "test",
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": KEY,
-    "Sec-WebSocket-Version": "13",
-}
 DESCRIPTORS = Path("/proc/self/fd" if Path("/proc/self/fd").exists() else "/dev/fd")
 
 
-def request(line: str = "GET / HTTP/1.1", *more: str, **changed: str | None) -> bytes:
-    """An opening request; ``changed`` headers replace the right ones, with ``_`` for ``-``, or leave them out."""
-    headers: dict[str, str | None] = {
-        **HEADERS,
-        **{name.replace("_", "-").title().replace("Websocket", "WebSocket"): value for name, value in changed.items()},
-    }
-    lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
-    return "\r\n".join([line, *lines, *more, "", ""]).encode("latin-1")
-
-
-REQUEST = request()
-
-
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Gives the server its end of streams in memory."""
-
-    def __init__(self) -> None:
-        self._sender, self._receiver = trio.open_memory_channel[trio.abc.Stream](math.inf)
-
-    def connect(self) -> trio.testing.StapledStream[Any, Any]:
-        """The client's end of a new connection."""
-        ours, theirs = trio.testing.memory_stream_pair()
-        self.offer(theirs)
-        return ours
-
-    def offer(self, stream: trio.abc.Stream) -> None:
-        self._sender.send_nowait(stream)
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receiver.receive()
-
-    async def aclose(self) -> None:
-        await self._receiver.aclose()
-
-
-class Service(NamedTuple):
-    """A server over a listener in memory."""
-
-    server: Server
-    listener: MemoryListener
-    nursery: trio.Nursery
-
-    def dial(self) -> Any:
-        return self.listener.connect()
-
-    async def connect(self, **options: Any) -> Transaction:
-        return await connect(self.nursery, "ws://test/", stream=self.dial(), **options)
-
-    async def ask(self, data: bytes = REQUEST) -> bytes:
-        """What the server answers to these bytes, up to the end of the stream."""
-        stream = self.dial()
-        await stream.send_all(data)
-        return await read_to_end(stream)
-
-
 @pytest.fixture
-async def start(nursery: trio.Nursery) -> Starter:
-    async def start(handler: Any, **arguments: Any) -> Service:
-        listener = MemoryListener()
-        server = await nursery.start(partial(serve_listeners, handler, [listener], **arguments))
-        return Service(server, listener, nursery)
-
-    return start
+def start(nursery: trio.Nursery) -> Starter:
+    return partial(serve_in_memory, nursery)
 
 
 @pytest.fixture
@@ -152,35 +96,6 @@ def client_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
-
-
-async def echo(ws: Transaction) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-async def never(ws: Transaction) -> None:
-    raise AssertionError(f"{ws!r} must not have been opened")
-
-
-async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
-    return b"".join([bytes(data) async for data in stream])
-
-
-async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
-    """The response up to its empty line."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        data = await stream.receive_some()
-        assert data, f"the stream ended after {received!r}"
-        received += data
-    return received
-
-
-def status(response: bytes) -> int:
-    match = re.match(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n", response)
-    assert match is not None, response
-    return int(match[1])
 
 
 # Listening
@@ -599,11 +514,33 @@ async def test_on_request_refuses_with_a_response(start: Starter, errors: Errors
     assert errors() == []
 
 
-async def test_on_request_may_answer_a_plain_get(start: Starter) -> None:
-    service = await start(never, on_request=lambda _: Response(200, body="fine"))
-    response = await service.ask(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
-    assert status(response) == 200
-    assert response.endswith(b"\r\n\r\nfine")
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_on_request_may_answer_plain_http(start: Starter, errors: Errors, method: str, version: str) -> None:
+    page = Response(203, {"Content-Type": "text/html", "X-Page": "1"}, b"<p>fine</p>", "Fair enough")
+    service = await start(never, on_request=lambda _: page, origins=["https://example.org"])  # which HTTP does not send
+    response = await service.ask(f"{method} /health HTTP/{version}\r\nHost: test\r\n\r\n".encode())
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 203 Fair enough\r\n")
+    for header in (b"Content-Type: text/html", b"X-Page: 1", b"Content-Length: 11", b"Connection: close"):
+        assert header in head.split(b"\r\n")
+    assert body == (b"" if method == "HEAD" else b"<p>fine</p>")
+    assert errors() == []
+
+
+async def test_plain_http_that_nobody_answers_is_426(start: Starter) -> None:
+    service = await start(never, origins=["https://example.org"])
+    assert status(await service.ask(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")) == 426
+
+
+async def test_a_page_of_any_size_is_read_whole(nursery: trio.Nursery) -> None:
+    page = b"a" * 3_000_000
+    server = await nursery.start(
+        partial(serve, never, 0, host="127.0.0.1", on_request=lambda _: Response(200, body=page))
+    )
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert (await read_to_end(stream)).endswith(b"\r\n\r\n" + page)
 
 
 def fail(_: Transaction) -> None:

@@ -3,8 +3,10 @@
 from .broadcasting import broadcast, broadcast_nowait
 from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .listeners import UnixListener, inherited_listeners, open_unix_listener
+from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
-from .settings import Options
+from .settings import Options, ServerOptions
 from .transaction import Transaction, TransactionStatistics
 from .wire.deflate import Deflate, zlib_name
 from .wire.frames import Close, Frame, Opcode, codec
@@ -23,13 +25,20 @@ __all__ = [
     "RemoteProtocolError",
     "Request",
     "Response",
+    "Route",
+    "Router",
+    "Routes",
     "Server",
+    "ServerOptions",
     "Transaction",
     "TransactionStatistics",
+    "UnixListener",
     "broadcast",
     "broadcast_nowait",
     "codec",
     "connect",
+    "inherited_listeners",
+    "open_unix_listener",
     "open_websocket",
     "serve",
     "serve_listeners",

@@ -7,22 +7,26 @@ import inspect
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import trio
 from trio.lowlevel import ParkingLot
 
 from .errors import ConnectionClosed, HandshakeError
 from .housekeeper import Housekeeper
-from .settings import Options, Settings, check_ssl_context
+from .limits import Admission, Meter
+from .listeners import open_tcp_listeners
+from .routing import Handler, Router, Routes
+from .settings import ServerOptions, ServerSettings, check_ssl_context
 from .transaction import Transaction
 from .transport import open_transport
 from .wire import negotiate
+from .wire.frames import Close
 from .wire.http1 import ServerHandshake
-from .wire.negotiate import Response
-from .wire.protocol import Protocol
+from .wire.negotiate import Request, Response
+from .wire.protocol import Protocol, check_close
 
 if TYPE_CHECKING:
     import re
@@ -31,9 +35,7 @@ if TYPE_CHECKING:
 
     from .transport import Transport
 
-__all__ = ["Handler", "OnRequest", "Server", "serve", "serve_listeners"]
-
-_GOODBYE = "the server is shutting down"
+__all__ = ["Handlers", "OnRequest", "Server", "serve", "serve_listeners"]
 
 logger = logging.getLogger("trio_pyjo_ws")
 
@@ -41,8 +43,8 @@ _OUT_OF_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EN
 _RETRY_ACCEPT = 0.1
 """Seconds until descriptors or memory may be there again; trio's own value."""
 
-Handler = Callable[[Transaction], Awaitable[object]]
-"""Called with each transaction once it is open; the connection closes with 1000 when it returns."""
+Handlers = Handler | Mapping[str, Handler] | Router
+"""What handles the connections: one handler for all, a mapping of paths (see :class:`Routes`), or any router."""
 
 OnRequest = Callable[[Transaction], Response | Awaitable[Response | None] | None]
 """Called with each transaction before its opening handshake is answered; see :func:`serve`."""
@@ -56,9 +58,9 @@ class Server:
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Handler | Router,
         listeners: Sequence[trio.abc.Listener[Any]],
-        settings: Settings,
+        settings: ServerSettings,
         nursery: trio.Nursery,
         on_request: OnRequest | None,
         subprotocols: Sequence[str],
@@ -72,8 +74,14 @@ class Server:
         """The port of the first listener that has one."""
         self.url: str | None = _url(*ports[0]) if ports else None
         """A URL that reaches the server from this machine; None where no listener has a port."""
-        self._handler = handler
+        self._router = handler if isinstance(handler, Router) else None
+        self._handler = cast("Handler", handler)
         self._settings = settings
+        counts = min(settings.max_connections, settings.max_connections_per_address) < math.inf
+        self._admission = Admission(settings) if counts else None
+        forwarding = settings.trusted_proxies
+        self._forwarding = forwarding if forwarding.networks or forwarding.unix else None
+        self._has_meters = min(settings.max_message_rate, settings.idle_timeout) < math.inf
         self._on_request = on_request
         self._subprotocols = subprotocols
         self._origins = origins
@@ -83,7 +91,8 @@ class Server:
         self._closing = False
         self._scopes: dict[Transaction, trio.CancelScope] = {}
         self._open: set[Transaction] = set()
-        self._ended = ParkingLot()
+        self._goodbye = Close(1001, "the server is shutting down")
+        self._changed = ParkingLot()  # a connection was opened, or has ended
 
     def __repr__(self) -> str:
         return f"<Server {self.url} connections={len(self._open)}>"
@@ -93,19 +102,27 @@ class Server:
         """The open connections."""
         return frozenset(self._open)
 
-    async def aclose(self) -> None:
-        """Stop: close the listeners, answer 503 to those in the opening handshake, close the open with 1001.
+    async def aclose(
+        self, code: int = 1001, reason: str = "the server is shutting down", *, grace: float | None = None
+    ) -> None:
+        """Stop: close the listeners, answer 503 to those in the opening handshake, close the open with ``code``.
 
-        Returns when the listeners are closed and all handlers have ended; those that have not after ``close_timeout``
-        are cancelled. A checkpoint; cancelled, it cancels the handlers at once.
+        Their handlers find the connection closed, and have ``grace`` seconds (``close_timeout`` where none are given)
+        to end; those that have not are cancelled. Returns when the listeners are closed and all handlers have ended.
+
+        Raises ValueError, and stops nothing, for a code or reason that may not be sent. A checkpoint; cancelled, it
+        cancels the handlers at once.
         """
-        self._closing = True
+        check_close(code, reason)
+        if not self._closing:
+            self._closing = True
+            self._goodbye = Close(code, reason)
         self._accepting.cancel()
         try:
-            with trio.move_on_after(self._settings.close_timeout):
+            with trio.move_on_after(self._settings.close_timeout if grace is None else grace):
                 for transaction, scope in tuple(self._scopes.items()):
                     if transaction in self._open:
-                        transaction._close_soon(1001, _GOODBYE)  # noqa: SLF001
+                        transaction._close_soon(*self._goodbye)  # noqa: SLF001
                     elif transaction.res is None:
                         scope.cancel()  # Otherwise its response is on its way, and must not be torn.
                 await self._stopped.wait()
@@ -118,7 +135,7 @@ class Server:
     async def _wait_idle(self) -> None:
         await trio.lowlevel.checkpoint()
         while self._scopes:
-            await self._ended.park()
+            await self._changed.park()
 
     async def _run(self, nursery: trio.Nursery, task_status: trio.TaskStatus[Server]) -> None:
         nursery.start_soon(self._housekeeper.run, name=f"housekeeper of {self!r}")
@@ -140,9 +157,11 @@ class Server:
         """
         async with listener:
             while True:
+                while len(self._scopes) - len(self._open) >= self._settings.max_handshakes:
+                    await self._changed.park()
                 try:
                     stream = await listener.accept()
-                except OSError as exc:  # noqa: PERF203 - each is tried by itself
+                except OSError as exc:
                     if exc.errno not in _OUT_OF_CAPACITY:
                         raise
                     logger.error("accept failed (%s); trying again in %s seconds", exc, _RETRY_ACCEPT)  # noqa: TRY400
@@ -172,19 +191,27 @@ class Server:
         self._scopes[transaction] = scope
         if self._closing:  # It was accepted, and its task had not run yet.
             scope.cancel()
-        is_open = False
+        if self._forwarding is not None:
+            transaction._forwarding = self._forwarding  # noqa: SLF001
+            transaction.reverse_proxy = self._forwarding.trusts(transaction.original_remote_address)
+        handler: Handler | None = None
+        meter: Meter | None = None
         try:
             with scope:
-                is_open = await self._shake_hands(transaction, protocol, handshake, transport)
-                if is_open:
+                handler = await self._shake_hands(transaction, protocol, handshake, transport)
+                if handler is not None:
                     scope.deadline = math.inf
                     self._open.add(transaction)
+                    if self._changed:
+                        self._changed.unpark_all()
+                    if self._has_meters:
+                        meter = Meter(transaction, self._housekeeper, settings)
                     transaction._start()  # noqa: SLF001
                     if not self._closing:
-                        await self._handle(transaction)
-            if is_open and not transaction.is_finished:
-                await transaction.finish(*(1001, _GOODBYE) if self._closing else (1000,))
-            elif not is_open and self._closing and handshake.response is None:
+                        await self._handle(handler, transaction)
+            if handler is not None and not transaction.is_finished:
+                await transaction.finish(*self._goodbye if self._closing else (1000,))
+            elif handler is None and self._closing and handshake.response is None:
                 with trio.move_on_after(settings.close_timeout):
                     protocol.refuse(Response(503))
                     await self._respond(protocol, transport)
@@ -192,26 +219,36 @@ class Server:
             transaction._end()  # noqa: SLF001
             self._open.discard(transaction)
             del self._scopes[transaction]
-            self._ended.unpark_all()
+            if meter is not None:
+                meter.stop()
+            if self._admission is not None:
+                self._admission.leave(transaction)
+            self._changed.unpark_all()
 
     async def _shake_hands(
         self, transaction: Transaction, protocol: Protocol, handshake: ServerHandshake, transport: Transport
-    ) -> bool:
-        """Answer the opening handshake; return whether the connection is open."""
+    ) -> Handler | None:
+        """Answer the opening handshake; return the handler of the connection, None where that is not open."""
+        handler = None
         try:
+            if self._admission is not None and (refused := self._admission.arrive(transaction)) is not None:
+                # It costs no more than this: neither TLS nor a request, nor the wait for the end of the stream.
+                protocol.refuse(refused)
+                transport.try_send(protocol.server_write())
+                return None
             await transport.do_handshake()
             while handshake.request is None:
                 data = await transport.receive()
                 if not data:
-                    return False
+                    return None
                 protocol.server_read(data)
-            await self._answer(transaction, protocol, handshake.request)
+            handler = await self._answer(transaction, protocol, handshake)
         except HandshakeError as exc:
             logger.debug("%r: %s", transaction, exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             logger.debug("%r: lost in the opening handshake: %s", transaction, exc)
-            return False
-        return await self._respond(protocol, transport)
+            return None
+        return handler if await self._respond(protocol, transport) else None
 
     async def _respond(self, protocol: Protocol, transport: Transport) -> bool:
         """Send the response; return whether the connection is open."""
@@ -227,21 +264,44 @@ class Server:
             logger.debug("the response was not taken: %s", exc)
         return False
 
-    async def _answer(self, transaction: Transaction, protocol: Protocol, request: negotiate.Request) -> None:
+    async def _answer(self, transaction: Transaction, protocol: Protocol, handshake: ServerHandshake) -> Handler | None:
+        """Accept the request, and return what handles the connection; or refuse it."""
+        request = handshake.request
+        assert request is not None
         try:
-            if self._origins is not None:
+            if self._origins is not None and not negotiate.is_plain(request):
                 negotiate.check_origin(request, self._origins)
             negotiate.offered_subprotocols(request)  # so that with_protocols() finds nothing wrong
         except HandshakeError as exc:
             protocol.refuse(exc.response or Response(HTTPStatus.BAD_REQUEST))
             raise
+        found: Handler | Response
+        found = self._handler if self._router is None else self._route(self._router, handshake, request)
         if self._on_request is not None and (response := await self._ask(self._on_request, transaction)) is not None:
-            protocol.refuse(response)
-            return
+            found = response
+        elif self._admission is not None and not isinstance(found, Response):
+            found = self._admission.admit(transaction) or found
+        if isinstance(found, Response):
+            protocol.refuse(found)
+            return None
         subprotocol = transaction.protocol
         if subprotocol is None and self._subprotocols:
             subprotocol = transaction.with_protocols(*self._subprotocols)
         protocol.accept(subprotocol=subprotocol, deflate=transaction._deflate)  # noqa: SLF001
+        return found
+
+    def _route(self, router: Router, handshake: ServerHandshake, request: Request) -> Handler | Response:
+        """The handler that the router finds, or what refuses the request: 500 where the router fails."""
+        try:
+            found = router.route(request)
+        except Exception:
+            logger.exception("the router failed for %r", request)
+            return Response(500)
+        if isinstance(found, Response):
+            return found
+        if found.parameters:
+            handshake.request = request.with_path_parameters(found.parameters)
+        return found.handler
 
     async def _ask(self, on_request: OnRequest, transaction: Transaction) -> Response | None:
         """What ``on_request`` answers; 500 where it fails."""
@@ -256,9 +316,9 @@ class Server:
             logger.exception("on_request failed for %r", transaction)
             return Response(500)
 
-    async def _handle(self, transaction: Transaction) -> None:
+    async def _handle(self, handler: Handler, transaction: Transaction) -> None:
         try:
-            await self._handler(transaction)
+            await handler(transaction)
         except Exception as exc:
             if transaction.statistics().state != "open" and _is_end(exc):
                 logger.info("%r: %s", transaction, exc)
@@ -268,39 +328,47 @@ class Server:
 
 
 async def serve(
-    handler: Handler,
+    handler: Handlers,
     port: int,
     *,
     host: str | bytes | None = None,
     backlog: int | None = None,
+    reuse_port: bool = False,
     ssl_context: ssl.SSLContext | None = None,
     handler_nursery: trio.Nursery | None = None,
     on_request: OnRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Origins | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[Options],
+    **options: Unpack[ServerOptions],
 ) -> None:
     """Listen on a TCP ``port`` and call ``handler(transaction)`` in a task for each connection.
 
     As :func:`trio.serve_tcp`: ``server = await nursery.start(serve, handler, port)`` gives the :class:`Server`.
 
+    In place of one handler, a mapping ``{"/chat": chat, "/feed/{room}": feed}`` routes by path, see :class:`Routes`,
+    and so does any :class:`Router`; ``ws.req.path_parameters`` has the parameters, and what is not found gets 404.
+
     Port 0 takes a free one: see :attr:`Server.port`. ``host`` and ``backlog`` are those of
-    :func:`trio.open_tcp_listeners`; ``ssl_context`` makes it a ``wss://`` server; the handlers run in
+    :func:`trio.open_tcp_listeners`; ``reuse_port`` lets other processes listen on the port, too, and the kernel deals
+    the connections out among them; ``ssl_context`` makes it a ``wss://`` server; the handlers run in
     ``handler_nursery``, where it is given.
 
-    ``on_request(transaction)``, synchronous or not, sees the request (``transaction.req``) before it is answered: it
-    returns a :class:`Response` to refuse it with, or None to go on; it may call :meth:`Transaction.with_protocols` and
-    :meth:`Transaction.with_compression`. Of ``subprotocols`` the first is taken that the client offers. A request whose
-    Origin is not in ``origins`` gets 403, where that is given. ``options``: see :class:`~trio_pyjo_ws.Options`.
+    ``on_request(transaction)``, synchronous or not, sees each request (``transaction.req``) before it is answered,
+    those of plain HTTP included: it returns a :class:`Response` to answer with, or None to go on; it may call
+    :meth:`Transaction.with_protocols` and :meth:`Transaction.with_compression`. Of ``subprotocols`` the first is taken
+    that the client offers. A WebSocket's request whose Origin is not in ``origins`` gets 403, where that is given.
+    ``options``: see :class:`~trio_pyjo_ws.ServerOptions`.
 
     A handler that returns closes its connection with 1000; one that raises closes it with 1011, and is logged. Runs
     until :meth:`Server.aclose` or cancelled, which closes all sockets at once. Raises OSError where it cannot listen.
     """
     check_ssl_context(ssl_context, ssl.PROTOCOL_TLS_CLIENT)
-    Settings.of(options)
+    ServerSettings.of(options)
     _check_lists(subprotocols, origins)
-    listeners: Sequence[trio.abc.Listener[Any]] = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    handler = _routed(handler)
+    listeners: Sequence[trio.abc.Listener[Any]]
+    listeners = await open_tcp_listeners(port, host=host, backlog=backlog, reuse_port=reuse_port)
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners]
     await serve_listeners(
@@ -316,7 +384,7 @@ async def serve(
 
 
 async def serve_listeners(
-    handler: Handler,
+    handler: Handlers,
     listeners: Sequence[trio.abc.Listener[Any]],
     *,
     handler_nursery: trio.Nursery | None = None,
@@ -324,15 +392,25 @@ async def serve_listeners(
     subprotocols: Sequence[str] = (),
     origins: Origins | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[Options],
+    **options: Unpack[ServerOptions],
 ) -> None:
     """:func:`serve` for listeners of one's own, which it closes in the end: Unix sockets, memory, whatever listens."""
-    settings = Settings.of(options)
+    settings = ServerSettings.of(options)
     _check_lists(subprotocols, origins)
+    handler = _routed(handler)
     async with trio.open_nursery() as nursery:
         home = handler_nursery or nursery
         server = Server(handler, listeners, settings, home, on_request, subprotocols, origins)
         await server._run(home, task_status)  # noqa: SLF001
+
+
+def _routed(handler: Handlers) -> Handler | Router:
+    if isinstance(handler, Mapping):
+        return Routes(handler)
+    given: object = handler
+    if not callable(given) and not isinstance(given, Router):
+        raise TypeError(f"a handler is a callable, a mapping of paths or a Router, not {given!r:.60}")
+    return handler
 
 
 def _check_lists(subprotocols: Sequence[str], origins: Origins | None) -> None:

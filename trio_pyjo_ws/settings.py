@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import math
 import ssl
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .wire.deflate import Deflate
+from .wire.forwarded import HEADERS, Forwarding
 from .wire.http1 import MAX_HEADER_BYTES, MAX_HEADERS
 from .wire.protocol import MAX_EMPTY_FRAGMENTS, default_max_websocket_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
     from typing_extensions import Self
 
-__all__ = ["Options", "Settings", "check_ssl_context"]
+__all__ = ["Options", "ServerOptions", "ServerSettings", "Settings", "check_ssl_context"]
+
+MAX_HANDSHAKES = 1024
+"""Connections in the opening handshake before accepting pauses: nginx's worker_connections are 512 of any kind."""
+
+
+_ENDLESS = frozenset({"max_connections", "max_connections_per_address", "max_handshakes", "max_message_rate"})
+_SECONDS = ("_timeout", "_interval")
+_NO_PROXIES = Forwarding()
 
 
 class Options(TypedDict, total=False):
-    """The options of ``connect``, ``open_websocket``, ``serve``, ``serve_listeners`` and ``open_memory_pair``."""
+    """The options of ``connect``, ``open_websocket`` and ``open_memory_pair``, and of servers among theirs."""
 
     compression: bool | Deflate
     max_websocket_size: int
@@ -36,6 +48,18 @@ class Options(TypedDict, total=False):
     close_timeout: float | None
     ping_interval: float | None
     ping_timeout: float | None
+
+
+class ServerOptions(Options, total=False):
+    """The options of ``serve`` and ``serve_listeners``."""
+
+    max_connections: int | None
+    max_connections_per_address: int | None
+    max_handshakes: int | None
+    max_message_rate: float | None
+    idle_timeout: float | None
+    trusted_proxies: Sequence[str | IPv4Address | IPv4Network | IPv6Address | IPv6Network]
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +105,32 @@ class Settings:
         return cls(**checked)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(Settings):
+    """Checked :class:`ServerOptions`, with their defaults."""
+
+    max_connections: float = math.inf
+    """Open connections; the next gets 503."""
+    max_connections_per_address: float = math.inf
+    """Connections of one client's address, those in the opening handshake included; the next gets 429."""
+    max_handshakes: float = MAX_HANDSHAKES
+    """Connections in the opening handshake before accepting pauses, until one of them is done or dropped."""
+    max_message_rate: float = math.inf
+    """Messages of one client in a second, on average over ten; a client that sends more is closed with 1008."""
+    idle_timeout: float = math.inf
+    """Seconds without a message of the client's before it is closed with 1001."""
+    trusted_proxies: Forwarding = _NO_PROXIES
+    """The proxies that are trusted to name the client, and by which header they do."""
+
+    @classmethod
+    def of(cls, options: Any) -> Self:
+        """The settings that ``options`` ask for. Raises TypeError and ValueError that name what is accepted."""
+        options = dict(options)
+        header = options.pop("proxy_header", HEADERS[0])
+        forwarding = Forwarding.of(options.pop("trusted_proxies", ()), header)
+        return replace(super().of(options), trusted_proxies=forwarding)
+
+
 def check_ssl_context(context: ssl.SSLContext | None, unfit: int) -> None:
     """See that ``context`` is one, if anything, and not made for the other side by the protocol ``unfit``."""
     if context is None:
@@ -98,13 +148,17 @@ def _check(name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise TypeError(f"compression is True, False or a Deflate, not {value!r}")
         return Deflate() if value else None
-    if name.endswith(("_timeout", "_interval")):
-        if value is None:
-            return math.inf
+    if value is None and (name in _ENDLESS or name.endswith(_SECONDS)):
+        return math.inf
+    if name.endswith(_SECONDS):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name} is a number of seconds or None, not {value!r}")
         if not value > 0:
             raise ValueError(f"{name} is a positive number of seconds or None, not {value!r}")
+        return float(value)
+    if name == "max_message_rate":
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise ValueError(f"{name} is a positive number of messages a second or None, not {value!r}")
         return float(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a whole number, not {value!r}")

@@ -23,6 +23,7 @@ from .events import CARRYING
 from .forms import compose
 from .wire import frames, negotiate
 from .wire.deflate import Deflate
+from .wire.forwarded import Forwarding
 from .wire.frames import Close, Frame
 from .wire.protocol import State, check_close
 from .writer import CORK_SIZE
@@ -78,6 +79,11 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
     One task at a time may receive; any number may send.
     """
 
+    user: Any = None
+    """Who the client is, as ``on_request`` has found out; the library only keeps it."""
+
+    _forwarding = Forwarding()
+
     def __init__(
         self,
         protocol: Protocol,
@@ -94,7 +100,7 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
         self._callbacks_running: list[Coroutine[Any, Any, object]] = []
         self.reverse_proxy = False
         """Whether the request came through a reverse proxy that is trusted to name the client, see
-        :attr:`remote_address`. Settable, on a server."""
+        :attr:`remote_address`. Settable, on a server; its option ``trusted_proxies`` sets it."""
 
     def __repr__(self) -> str:
         host, port = self._transport.remote
@@ -609,9 +615,12 @@ class Transaction(Connection, trio.abc.Channel["str | bytes"]):
 
     @property
     def remote_address(self) -> str | None:
-        """The peer's IP address: the last that X-Forwarded-For names, where :attr:`reverse_proxy` is set."""
-        forwarded = self.req.headers.getall("X-Forwarded-For", []) if self.reverse_proxy and self.req else []
-        return ",".join(forwarded).rpartition(",")[2].strip() or self.original_remote_address
+        """The peer's IP address: where :attr:`reverse_proxy` is set, the client's as the proxy names it.
+
+        That is the last address of X-Forwarded-For (or of the server's ``proxy_header``) that is no trusted proxy.
+        """
+        client = self._forwarding.client(self.req.headers) if self.reverse_proxy and self.req else None
+        return client or self.original_remote_address
 
     @property
     def original_remote_address(self) -> str | None:

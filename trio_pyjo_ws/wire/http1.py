@@ -374,6 +374,10 @@ def _basic(user_information: str) -> str:
     return "Basic " + b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode()
 
 
+def _too_old() -> HandshakeError:
+    return refusal(426, "expected HTTP/1.1", {"Upgrade": "websocket"})
+
+
 class ServerHandshake:
     """The server's side of one opening handshake: ``read`` until there is a request, then ``accept`` or ``refuse``."""
 
@@ -395,6 +399,7 @@ class ServerHandshake:
         self.rest = b""
         self._connection = h11.Connection(h11.SERVER)
         self._head = _Head(max_header_bytes, max_headers, max_request_line)
+        self._is_old = False
         self._output = b""
 
     def read(self, data: bytes) -> Request | None:
@@ -412,8 +417,10 @@ class ServerHandshake:
             self._connection.receive_data(head)
             event = cast("h11.Request", self._connection.next_event())
             request = self.request = Request(event.method.decode(), event.target.decode(), _decode(event))
-            if event.http_version != b"1.1":  # RFC 6455, section 4.1, item 2
-                self._fail(refusal(426, "expected HTTP/1.1", {"Upgrade": "websocket"}))
+            # A WebSocket takes 1.1 (RFC 6455, section 4.1, item 2). Health checks still come by 1.0.
+            self._is_old = event.http_version != b"1.1"
+            if self._is_old and event.http_version != b"1.0":
+                self._fail(_too_old())
             if self._connection.next_event() is h11.NEED_DATA:
                 self._fail(refusal(400, "expected a request without a body"))
         except h11.RemoteProtocolError as error:
@@ -438,6 +445,8 @@ class ServerHandshake:
         request = self._unanswered()
         own = _caller_headers(headers)
         try:
+            if self._is_old:
+                raise _too_old()
             check_request(request)
             if subprotocol is not None and subprotocol not in offered_subprotocols(request):
                 raise ValueError(f"subprotocol is {shorten(subprotocol)}, accepted is one that the client offered")

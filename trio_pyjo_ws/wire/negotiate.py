@@ -12,9 +12,11 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from hashlib import sha1
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -36,6 +38,7 @@ __all__ = [
     "check_request",
     "check_response",
     "choose_subprotocol",
+    "is_plain",
     "is_token",
     "make_key",
     "offer",
@@ -68,6 +71,7 @@ _TARGET = re.compile(r"[\x21-\x7e]+")
 _VALUE = re.compile(r"[^\x00\n\r\x0b\x0c\u0100-\U0010ffff]*")
 # 16 bytes in base64. The last digit may have stray bits, as the example of RFC 6455, section 4.1, has.
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
+_NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
 
 
@@ -102,6 +106,18 @@ class Request:
     def query(self) -> str:
         """What follows the first ``?`` of the target, as it was sent; empty where there is none."""
         return self.target.partition("?")[2]
+
+    @property
+    def path_parameters(self) -> Mapping[str, Any]:
+        """What the parameters of its route stand for, by their names; empty where nothing was routed."""
+        parameters: Mapping[str, Any] = self.__dict__.get("_path_parameters", _NO_PARAMETERS)
+        return parameters
+
+    def with_path_parameters(self, parameters: Mapping[str, Any]) -> Request:
+        """The same request with these :attr:`path_parameters`."""
+        routed = copy(self)
+        routed.__dict__["_path_parameters"] = MappingProxyType(dict(parameters))
+        return routed
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.target!r}, {_show_headers(self.headers)})"
@@ -252,6 +268,11 @@ def accept_value(key: str) -> str:
 
 
 # Server
+
+
+def is_plain(request: Request) -> bool:
+    """Whether the request is ordinary HTTP: one that does not ask for a WebSocket."""
+    return not _has_token(request.headers, "Upgrade", "websocket")
 
 
 def check_request(request: Request) -> None:

@@ -1,0 +1,101 @@
+"""Who the client behind a reverse proxy is: X-Forwarded-For, and Forwarded (RFC 7239).
+
+Anybody can send these headers. So one of them is read, the one that the proxy is known to write, and of its addresses
+those from the right that trusted proxies have added: the client is the first that is no proxy itself. What stands to
+the left of it is what the client said about itself, and is never looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from multidict import CIMultiDictProxy
+
+__all__ = ["HEADERS", "UNIX", "Forwarding"]
+
+UNIX: Final = "unix:"
+"""Stands for whoever comes through a Unix socket; nginx calls them so too."""
+
+HEADERS: Final = ("X-Forwarded-For", "Forwarded")
+"""What a proxy may name the client in."""
+
+_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"|")+')
+_FOR = re.compile(r'(?:^|;)[ \t]*for=(?:"((?:[^"\\]|\\.)*)"|([^"; \t]*))[ \t]*(?=;|$)', re.IGNORECASE)
+_NODE = re.compile(r"\[(?P<v6>[^]]*)\](?::\w+)?|(?P<v4>[0-9.]+)(?::\w+)?|(?P<bare>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """Which proxies are trusted to name the client, and by which header they do."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    unix: bool = False
+    header: str = HEADERS[0]
+
+    @classmethod
+    def of(cls, proxies: Any, header: str = HEADERS[0]) -> Forwarding:
+        """Of addresses, networks and ``"unix:"``. Raises TypeError and ValueError that name what is accepted."""
+        if isinstance(proxies, (str, bytes)) or not hasattr(proxies, "__iter__"):
+            raise TypeError(f"trusted_proxies is a sequence of addresses and networks, not {proxies!r:.60}")
+        if header not in HEADERS:
+            raise ValueError(f"proxy_header is one of {', '.join(HEADERS)}, not {header!r:.60}")
+        networks = []
+        unix = False
+        for proxy in proxies:
+            if proxy == UNIX:
+                unix = True
+                continue
+            try:
+                networks.append(ip_network(proxy))
+            except ValueError as error:
+                raise ValueError(
+                    f"a trusted proxy is an IP address, a network or {UNIX!r}, not {proxy!r:.60}"
+                ) from error
+        return cls(tuple(networks), unix, header)
+
+    def trusts(self, address: str | None) -> bool:
+        """Whether a trusted proxy connects from ``address``. What is no IP address comes through a Unix socket."""
+        found = _parse(address or "")
+        return self.unix if found is None else self._has(found)
+
+    def client(self, headers: CIMultiDictProxy[str]) -> str | None:
+        """The IP address of the client, as a trusted proxy names it; None where it does not."""
+        client = None
+        for node in reversed(list(self._nodes(headers))):
+            address = _parse(node)
+            if address is None:
+                break  # Unknown, or hidden on purpose: the last proxy that is known is all there is.
+            client = address
+            if not self._has(address):
+                break
+        return None if client is None else str(client)
+
+    def _has(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self.networks)
+
+    def _nodes(self, headers: CIMultiDictProxy[str]) -> Iterator[str]:
+        values = ",".join(headers.getall(self.header, ()))
+        if self.header == HEADERS[0]:
+            yield from values.split(",")
+            return
+        for element in _ELEMENT.findall(values):
+            found = _FOR.search(element)
+            yield "" if found is None else found[1] or found[2] or ""
+
+
+def _parse(node: str) -> IPv4Address | IPv6Address | None:
+    """The IP address of ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1`` and ``[2001:db8::1]:80``."""
+    found = _NODE.fullmatch(node.strip(" \t"))
+    assert found is not None
+    try:
+        address = ip_address(found["v6"] or found["v4"] or found["bare"] or "")
+    except ValueError:
+        return None
+    # What a socket of both families calls an IPv4 address.
+    return getattr(address, "ipv4_mapped", None) or address
