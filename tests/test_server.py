@@ -1045,6 +1045,41 @@ async def test_aclose_cancelled_cancels_the_handlers_at_once(start: Starter, aut
     assert ended == [2]
 
 
+async def test_aclose_closes_with_a_code_and_reason_of_ones_own(start: Starter) -> None:
+    service = await start(echo)
+    ws = await service.connect()
+    service.nursery.start_soon(drain, ws)
+    await service.server.aclose(1012, "back in a minute")
+    assert ws.close == Close(1012, "back in a minute")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1005, ""), (999, ""), (1001, "x" * 124)])
+async def test_aclose_with_what_may_not_be_sent_stops_nothing(start: Starter, code: int, reason: str) -> None:
+    service = await start(echo)
+    with pytest.raises(ValueError, match=r"\d"):
+        await service.server.aclose(code, reason)
+    assert (await service.connect()).established
+
+
+@pytest.mark.parametrize("grace", [1, 60])
+async def test_aclose_gives_the_handlers_a_grace(start: Starter, autojump_clock: MockClock, grace: float) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Transaction) -> None:
+        try:
+            await drain(ws)
+        except trio.ClosedResourceError:
+            await trio.sleep(30)  # It puts away what it has.
+        finally:
+            ended.append(trio.current_time())
+
+    service = await start(handler, close_timeout=10)
+    ws = await service.connect()
+    service.nursery.start_soon(drain, ws)
+    await service.server.aclose(grace=grace)
+    assert ended == [pytest.approx(min(grace, 30), abs=0.5)]
+
+
 async def test_aclose_may_be_called_twice_and_by_two(start: Starter) -> None:
     service = await start(echo)
     ws = await service.connect()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trio_pyjo_ws.settings import Options, Settings, check_ssl_context
+from trio_pyjo_ws.settings import Options, ServerOptions, ServerSettings, Settings, check_ssl_context
 from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.protocol import MAX_WEBSOCKET_SIZE
 
@@ -32,6 +32,20 @@ TIMES = ["open_timeout", "close_timeout", "ping_interval", "ping_timeout"]
 def test_every_setting_is_an_option_and_every_option_a_setting() -> None:
     names = {field.name for field in fields(Settings)}
     assert names == set(Options.__annotations__) == {"compression", *COUNTS, *TIMES}
+
+
+def test_every_setting_of_a_server_is_an_option_and_every_option_a_setting() -> None:
+    names = {field.name for field in fields(ServerSettings)}
+    assert names | {"proxy_header"} == {*ServerOptions.__annotations__, *Options.__annotations__}
+
+
+def test_a_server_counts_handshakes_and_nothing_else_unless_it_is_told_to() -> None:
+    settings = ServerSettings.of({})
+    assert settings.max_handshakes == 1024
+    assert settings.max_connections == settings.max_connections_per_address == math.inf
+    assert settings.max_message_rate == settings.idle_timeout == math.inf
+    assert not settings.trusted_proxies.trusts("127.0.0.1")
+    assert ServerSettings.of({"max_handshakes": None}).max_handshakes == math.inf
 
 
 def test_defaults_bound_everything_that_a_peer_controls() -> None:

@@ -92,7 +92,9 @@ class Server:
         self._scopes: dict[Transaction, trio.CancelScope] = {}
         self._open: set[Transaction] = set()
         self._goodbye = Close(1001, "the server is shutting down")
-        self._changed = ParkingLot()  # a connection was opened, or has ended
+        self._ended = ParkingLot()
+        self._handshakes = 0
+        self._paused = ParkingLot()
 
     def __repr__(self) -> str:
         return f"<Server {self.url} connections={len(self._open)}>"
@@ -135,7 +137,7 @@ class Server:
     async def _wait_idle(self) -> None:
         await trio.lowlevel.checkpoint()
         while self._scopes:
-            await self._changed.park()
+            await self._ended.park()
 
     async def _run(self, nursery: trio.Nursery, task_status: trio.TaskStatus[Server]) -> None:
         nursery.start_soon(self._housekeeper.run, name=f"housekeeper of {self!r}")
@@ -157,8 +159,8 @@ class Server:
         """
         async with listener:
             while True:
-                while len(self._scopes) - len(self._open) >= self._settings.max_handshakes:
-                    await self._changed.park()
+                while self._handshakes >= self._settings.max_handshakes:
+                    await self._paused.park()
                 try:
                     stream = await listener.accept()
                 except OSError as exc:
@@ -167,6 +169,7 @@ class Server:
                     logger.error("accept failed (%s); trying again in %s seconds", exc, _RETRY_ACCEPT)  # noqa: TRY400
                     await trio.sleep(_RETRY_ACCEPT)
                 else:
+                    self._handshakes += 1
                     nursery.start_soon(self._serve_stream, stream, name=self._serve_stream)
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
@@ -202,8 +205,7 @@ class Server:
                 if handler is not None:
                     scope.deadline = math.inf
                     self._open.add(transaction)
-                    if self._changed:
-                        self._changed.unpark_all()
+                    self._leave_handshake()
                     if self._has_meters:
                         meter = Meter(transaction, self._housekeeper, settings)
                     transaction._start()  # noqa: SLF001
@@ -217,13 +219,20 @@ class Server:
                     await self._respond(protocol, transport)
         finally:
             transaction._end()  # noqa: SLF001
+            if handler is None:
+                self._leave_handshake()
             self._open.discard(transaction)
             del self._scopes[transaction]
             if meter is not None:
                 meter.stop()
             if self._admission is not None:
                 self._admission.leave(transaction)
-            self._changed.unpark_all()
+            self._ended.unpark_all()
+
+    def _leave_handshake(self) -> None:
+        self._handshakes -= 1
+        if self._paused:
+            self._paused.unpark_all()
 
     async def _shake_hands(
         self, transaction: Transaction, protocol: Protocol, handshake: ServerHandshake, transport: Transport

@@ -27,8 +27,7 @@ MAX_HANDSHAKES = 1024
 """Connections in the opening handshake before accepting pauses: nginx's worker_connections are 512 of any kind."""
 
 
-_ENDLESS = frozenset({"max_connections", "max_connections_per_address", "max_handshakes", "max_message_rate"})
-_SECONDS = ("_timeout", "_interval")
+_ENDLESS = frozenset({"max_connections", "max_connections_per_address", "max_handshakes"})
 _NO_PROXIES = Forwarding()
 
 
@@ -148,17 +147,15 @@ def _check(name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise TypeError(f"compression is True, False or a Deflate, not {value!r}")
         return Deflate() if value else None
-    if value is None and (name in _ENDLESS or name.endswith(_SECONDS)):
+    unit = "messages a second" if name == "max_message_rate" else "seconds"
+    is_measure = unit != "seconds" or name.endswith(("_timeout", "_interval"))
+    if value is None and (is_measure or name in _ENDLESS):
         return math.inf
-    if name.endswith(_SECONDS):
+    if is_measure:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TypeError(f"{name} is a number of seconds or None, not {value!r}")
+            raise TypeError(f"{name} is a number of {unit} or None, not {value!r}")
         if not value > 0:
-            raise ValueError(f"{name} is a positive number of seconds or None, not {value!r}")
-        return float(value)
-    if name == "max_message_rate":
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise ValueError(f"{name} is a positive number of messages a second or None, not {value!r}")
+            raise ValueError(f"{name} is a positive number of {unit} or None, not {value!r}")
         return float(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a whole number, not {value!r}")

@@ -13,8 +13,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from multidict import CIMultiDictProxy
 
 __all__ = ["HEADERS", "UNIX", "Forwarding"]
@@ -25,8 +23,10 @@ UNIX: Final = "unix:"
 HEADERS: Final = ("X-Forwarded-For", "Forwarded")
 """What a proxy may name the client in."""
 
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"|")+')
-_FOR = re.compile(r'(?:^|;)[ \t]*for=(?:"((?:[^"\\]|\\.)*)"|([^"; \t]*))[ \t]*(?=;|$)', re.IGNORECASE)
+# A pair of RFC 7239, section 4; proxies are met that do not quote a port.
+_PAIR = re.compile(
+    r'[ \t]*(?:(?P<name>[^\s=;,"]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s=;,"]+))[ \t]*)?(?P<end>[;,]|\Z)'
+)
 _NODE = re.compile(r"\[(?P<v6>[^]]*)\](?::\w+)?|(?P<v4>[0-9.]+)(?::\w+)?|(?P<bare>.*)", re.DOTALL)
 
 
@@ -67,7 +67,7 @@ class Forwarding:
     def client(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The IP address of the client, as a trusted proxy names it; None where it does not."""
         client = None
-        for node in reversed(list(self._nodes(headers))):
+        for node in reversed(self._nodes(headers)):
             address = _parse(node)
             if address is None:
                 break  # Unknown, or hidden on purpose: the last proxy that is known is all there is.
@@ -79,14 +79,26 @@ class Forwarding:
     def _has(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self.networks)
 
-    def _nodes(self, headers: CIMultiDictProxy[str]) -> Iterator[str]:
-        values = ",".join(headers.getall(self.header, ()))
+    def _nodes(self, headers: CIMultiDictProxy[str]) -> list[str]:
+        values = headers.getall(self.header, ())
         if self.header == HEADERS[0]:
-            yield from values.split(",")
-            return
-        for element in _ELEMENT.findall(values):
-            found = _FOR.search(element)
-            yield "" if found is None else found[1] or found[2] or ""
+            return ",".join(values).split(",")
+        return [node for value in values for node in _parse_forwarded(value)]
+
+
+def _parse_forwarded(value: str) -> list[str]:
+    """The ``for`` of each element, empty where it has none; of a malformed value nothing is known but that."""
+    nodes = [""]
+    position = 0
+    while (pair := _PAIR.match(value, position)) is not None:
+        if (pair["name"] or "").lower() == "for":
+            nodes[-1] = pair["quoted"] or pair["plain"] or ""
+        if not pair["end"]:
+            return nodes
+        if pair["end"] == ",":
+            nodes.append("")
+        position = pair.end()
+    return [""]
 
 
 def _parse(node: str) -> IPv4Address | IPv6Address | None:

@@ -1,0 +1,352 @@
+"""What a server's clients may take of it, and what becomes of one that takes more."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_pyjo_ws import Close, ConnectionClosed, HandshakeError, Response, connect, open_websocket, serve
+
+from .service import REQUEST, echo, never, read_head, read_to_end, request, start, status
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from trio_pyjo_ws import Transaction
+
+    from .service import Service
+
+
+async def drain(ws: Transaction) -> None:
+    async for _ in ws:
+        pass
+
+
+async def refused(service: Service, **headers: str) -> int:
+    with pytest.raises(HandshakeError) as raised:
+        await service.connect(headers=headers)
+    assert raised.value.response is not None
+    return raised.value.response.status
+
+
+# Connections in all
+
+
+async def test_one_connection_too_many_gets_503(nursery: trio.Nursery) -> None:
+    service = await start(nursery, echo, max_connections=2)
+    first, _ = [await service.connect() for _ in range(2)]
+    assert await refused(service) == 503
+    assert len(service.server.connections) == 2
+    await first.finish()
+    await trio.testing.wait_all_tasks_blocked()
+    ws = await service.connect()  # There is room again.
+    await ws.send("in")
+    assert await ws.receive() == "in"
+    assert await refused(service) == 503
+
+
+async def test_handshakes_at_once_do_not_get_past_the_bound(nursery: trio.Nursery) -> None:
+    judged = trio.Event()
+    service = await start(nursery, echo, max_connections=2, on_request=lambda _: judged.wait())
+    streams = [service.dial() for _ in range(5)]
+    for stream in streams:
+        await stream.send_all(REQUEST)
+    await trio.testing.wait_all_tasks_blocked()
+    judged.set()
+    statuses = [status(await read_head(stream)) for stream in streams]
+    assert sorted(statuses) == [101, 101, 503, 503, 503]
+
+
+async def test_what_is_refused_or_answered_plainly_takes_no_place(nursery: trio.Nursery) -> None:
+    def on_request(ws: Transaction) -> Response | None:
+        assert ws.req is not None
+        return Response(200) if ws.req.path == "/health" else None
+
+    service = await start(nursery, {"/": echo}, max_connections=1, on_request=on_request)
+    for line, expected in [("POST / HTTP/1.1", 405), ("GET /nowhere HTTP/1.1", 404), ("GET /health HTTP/1.1", 200)]:
+        assert status(await service.ask(request(line))) == expected
+    await service.connect()
+    assert status(await service.ask(request("GET /health HTTP/1.1"))) == 200  # It is well, though full.
+    assert status(await service.ask()) == 503
+
+
+# Connections of one address
+
+
+async def test_one_connection_too_many_of_an_address_gets_429_at_once(nursery: trio.Nursery) -> None:
+    server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", max_connections_per_address=2))
+    ws = await connect(nursery, server.url)
+    silent = await trio.open_tcp_stream("127.0.0.1", server.port)  # One in the handshake counts as well.
+    while len(server._scopes) < 2:
+        await trio.testing.wait_all_tasks_blocked(0.001)
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        assert status(await read_to_end(stream)) == 429
+    other = await trio.open_tcp_stream("127.0.0.1", server.port, local_address="127.0.0.2")
+    async with open_websocket("ws://test/", stream=other) as from_elsewhere:
+        await from_elsewhere.send("in")
+        assert await from_elsewhere.receive() == "in"
+    await silent.aclose()
+    await ws.finish()
+    while server._scopes:
+        await trio.testing.wait_all_tasks_blocked(0.001)
+    assert server._admission._counts == {}
+    async with open_websocket(server.url):
+        pass
+
+
+async def test_who_is_refused_for_the_address_is_not_waited_for(nursery: trio.Nursery) -> None:
+    server = await nursery.start(partial(serve, never, 0, host="127.0.0.1", max_connections_per_address=1))
+    silent = [await trio.open_tcp_stream("127.0.0.1", server.port) for _ in range(5)]
+    for stream in silent[1:]:
+        assert status(await read_to_end(stream)) == 429
+    assert len(server._scopes) == 1
+    for stream in silent:
+        await stream.aclose()
+
+
+async def test_behind_a_proxy_it_is_the_clients_address_that_counts(nursery: trio.Nursery) -> None:
+    service = await start(nursery, echo, max_connections_per_address=1, trusted_proxies=["unix:"])
+    first = await service.connect(headers={"X-Forwarded-For": "203.0.113.7"})
+    assert await refused(service, **{"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}) == 429
+    await service.connect(headers={"X-Forwarded-For": "203.0.113.8"})
+    await first.finish()
+    await trio.testing.wait_all_tasks_blocked()
+    await service.connect(headers={"X-Forwarded-For": "203.0.113.7"})
+
+
+async def test_who_has_no_address_is_not_counted_by_it(nursery: trio.Nursery) -> None:
+    service = await start(nursery, echo, max_connections_per_address=1)
+    for _ in range(3):
+        await service.connect()
+    assert len(service.server.connections) == 3
+
+
+# Handshakes in flight
+
+
+async def test_accepting_pauses_while_too_many_are_in_the_handshake(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    service = await start(nursery, echo, max_handshakes=3, open_timeout=5)
+    for _ in range(3):
+        service.dial()
+    await trio.testing.wait_all_tasks_blocked()
+    ws = await service.connect(open_timeout=100)  # when the first is dropped
+    assert trio.current_time() == 5
+    await ws.send("at last")
+    assert await ws.receive() == "at last"
+
+
+async def test_accepting_goes_on_once_a_handshake_is_done(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, echo, max_handshakes=1)
+    stream = service.dial()
+    waiting = service.dial()
+    await waiting.send_all(REQUEST)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(service.server._scopes) == 1
+    await stream.send_all(REQUEST)
+    assert status(await read_head(waiting)) == 101
+    assert trio.current_time() == 0
+    assert len(service.server.connections) == 2
+
+
+async def test_a_server_whose_accepting_pauses_is_stopped_all_the_same(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    service = await start(nursery, never, max_handshakes=1)
+    stream = service.dial()
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(service.server.aclose)
+    assert status(await read_to_end(stream)) == 503
+
+
+# Messages in a second
+
+
+async def test_more_messages_than_the_rate_close_with_1008(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, drain, max_message_rate=2)
+    ws = await service.connect()
+    for _ in range(100):  # for fifty seconds
+        await ws.send("a")
+        await trio.sleep(0.5)
+    assert ws.close is None
+    with pytest.raises(ConnectionClosed) as raised:
+        for _ in range(100):
+            await ws.send("a")
+            await trio.sleep(0.4)
+    assert raised.value.close == Close(1008, "more than 2 messages a second")
+
+
+async def test_a_burst_of_ten_seconds_is_within_the_rate(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    received = []
+
+    async def handler(ws: Transaction) -> None:
+        while True:
+            received.append(await ws.receive())
+
+    service = await start(nursery, handler, max_message_rate=0.5)
+    ws = await service.connect()
+    for _ in range(3):
+        for _ in range(5):
+            ws.send_nowait("a")
+        await trio.sleep(10)
+    assert ws.close is None
+    for _ in range(6):
+        ws.send_nowait("b")
+    with pytest.raises(ConnectionClosed, match="1008"):
+        await ws.receive()
+    assert received == ["a"] * 15 + ["b"] * 6  # What came with the one too many is readable.
+
+
+async def test_a_long_silence_earns_no_larger_burst(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, drain, max_message_rate=1)
+    ws = await service.connect()
+    await trio.sleep(1000)
+    for _ in range(11):
+        ws.send_nowait("a")
+    with pytest.raises(ConnectionClosed, match="1008"):
+        await ws.receive()
+
+
+async def test_messages_that_waited_for_this_side_are_no_burst(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    received: list[int] = []
+
+    async def slow(ws: Transaction) -> None:
+        await trio.sleep(1000)
+        async for _ in ws:
+            received.append(1)
+
+    service = await start(nursery, slow, max_message_rate=2, max_queue=4)
+    ws = await service.connect(ping_interval=None)
+    for _ in range(500):  # One a second, but reading stops after four.
+        await ws.send("a")
+        await trio.sleep(1)
+    await trio.sleep(600)
+    assert len(received) == 500
+    assert ws.close is None
+
+
+async def test_only_messages_count(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, drain, max_message_rate=0.1)
+    ws = await service.connect()
+    for _ in range(20):
+        await ws.ping()
+    assert ws.close is None
+
+
+# Silence
+
+
+async def test_a_silent_client_is_closed_with_1001(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Transaction) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await ws.receive()
+        ended.append(trio.current_time())
+
+    service = await start(nursery, handler, idle_timeout=300)
+    ws = await service.connect()  # whose keepalive goes on all the time, as the server's does
+    with pytest.raises(trio.EndOfChannel):
+        await ws.receive()
+    assert ended == [300]
+    assert ws.close == Close(1001, "nothing was said for 300 seconds")
+
+
+async def test_each_message_begins_the_time_anew(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, drain, idle_timeout=60)
+    ws = await service.connect()
+    for _ in range(10):
+        await trio.sleep(59)
+        await ws.send("here")
+    said = trio.current_time()
+    with pytest.raises(trio.EndOfChannel):
+        await ws.receive()
+    assert trio.current_time() - said == pytest.approx(60)
+
+
+async def test_a_client_that_waits_for_this_side_is_not_silent(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def slow(ws: Transaction) -> None:
+        await trio.sleep(500)
+        await drain(ws)
+
+    service = await start(nursery, slow, idle_timeout=60)
+    ws = await service.connect()
+    await ws.send("here")
+    with pytest.raises(trio.EndOfChannel):
+        await ws.receive()
+    assert 500 < trio.current_time() <= 620
+
+
+# What does not cost anything
+
+
+async def test_an_ended_connection_leaves_no_deadline(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    service = await start(nursery, echo, idle_timeout=60, max_message_rate=5, max_connections=10)
+    await (await service.connect()).finish()
+    await trio.testing.wait_all_tasks_blocked()
+    assert service.server._housekeeper.deadlines == 0
+    assert not service.server._admission._admitted
+
+
+async def test_without_limits_nothing_is_counted(nursery: trio.Nursery) -> None:
+    service = await start(nursery, echo, max_handshakes=None)
+    await service.connect()
+    (ws,) = service.server.connections
+    assert service.server._admission is None
+    assert ws._read == ws._protocol.server_read
+    assert service.server._settings.max_handshakes == math.inf
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "raised"),
+    [
+        ("max_connections", 0, ValueError),
+        ("max_connections_per_address", "2", TypeError),
+        ("max_handshakes", 0, ValueError),
+        ("max_message_rate", 0, ValueError),
+        ("max_message_rate", "fast", TypeError),
+        ("idle_timeout", 0, ValueError),
+        ("trusted_proxies", "10.0.0.1", TypeError),
+        ("proxy_header", "Via", ValueError),
+    ],
+)
+async def test_what_does_not_fit_raises_before_it_listens(option: str, value: Any, raised: type[Exception]) -> None:
+    with pytest.raises(raised, match=option):
+        await serve(echo, 0, **{option: value})
+
+
+# Behind a proxy
+
+
+@pytest.mark.parametrize(
+    ("options", "trusted", "address"),
+    [
+        ({}, False, "127.0.0.1"),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, False, "127.0.0.1"),
+        ({"trusted_proxies": ["127.0.0.1", "10.0.0.0/8"]}, True, "203.0.113.7"),
+        ({"trusted_proxies": ["127.0.0.1"]}, True, "10.1.2.3"),
+        ({"trusted_proxies": ["127.0.0.0/8"], "proxy_header": "Forwarded"}, True, "198.51.100.9"),
+    ],
+)
+async def test_the_address_of_the_client_is_what_a_trusted_proxy_says(
+    nursery: trio.Nursery, options: Any, trusted: bool, address: str
+) -> None:
+    seen: list[Any] = []
+
+    def on_request(ws: Transaction) -> None:
+        seen.append((ws.reverse_proxy, ws.remote_address, ws.original_remote_address))
+
+    server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", on_request=on_request, **options))
+    headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7, 10.1.2.3", "Forwarded": "for=198.51.100.9"}
+    async with open_websocket(server.url, headers=headers):
+        assert seen == [(trusted, address, "127.0.0.1")]
