@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -175,11 +176,11 @@ async def test_more_messages_than_the_rate_close_with_1008(nursery: trio.Nursery
         await ws.send("a")
         await trio.sleep(0.5)
     assert ws.close is None
-    with pytest.raises(ConnectionClosed) as raised:
+    with suppress(ConnectionClosed):
         for _ in range(100):
             await ws.send("a")
             await trio.sleep(0.4)
-    assert raised.value.close == Close(1008, "more than 2 messages a second")
+    assert ws.close == Close(1008, "more than 2 messages a second")
 
 
 async def test_a_burst_of_ten_seconds_is_within_the_rate(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -220,8 +221,7 @@ async def test_messages_that_waited_for_this_side_are_no_burst(
 
     async def slow(ws: Transaction) -> None:
         await trio.sleep(1000)
-        async for _ in ws:
-            received.append(1)
+        received.extend([1 async for _ in ws])
 
     service = await start(nursery, slow, max_message_rate=2, max_queue=4)
     ws = await service.connect(ping_interval=None)
@@ -229,8 +229,10 @@ async def test_messages_that_waited_for_this_side_are_no_burst(
         await ws.send("a")
         await trio.sleep(1)
     await trio.sleep(600)
-    assert len(received) == 500
     assert ws.close is None
+    await ws.finish()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(received) == 500
 
 
 async def test_only_messages_count(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -256,6 +258,7 @@ async def test_a_silent_client_is_closed_with_1001(nursery: trio.Nursery, autoju
     ws = await service.connect()  # whose keepalive goes on all the time, as the server's does
     with pytest.raises(trio.EndOfChannel):
         await ws.receive()
+    await trio.testing.wait_all_tasks_blocked()
     assert ended == [300]
     assert ws.close == Close(1001, "nothing was said for 300 seconds")
 

@@ -1,5 +1,6 @@
 """WebSocket client and server for trio: a transaction in a nursery, messages in memory channels."""
 
+from .authentication import basic_authentication, bearer_authentication
 from .broadcasting import broadcast, broadcast_nowait
 from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
@@ -33,6 +34,8 @@ __all__ = [
     "Transaction",
     "TransactionStatistics",
     "UnixListener",
+    "basic_authentication",
+    "bearer_authentication",
     "broadcast",
     "broadcast_nowait",
     "codec",
