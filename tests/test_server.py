@@ -33,6 +33,7 @@ from trio_pyjo_ws import (
     serve,
     serve_listeners,
 )
+from trio_pyjo_ws.transport import TlsTransport
 
 from .service import (
     KEY,
@@ -169,6 +170,29 @@ async def test_wss(nursery: trio.Nursery, server_context: ssl.SSLContext, client
         (connection,) = server.connections
         assert connection.local_port == server.port
         assert connection.remote_port == ws.local_port
+
+
+async def test_a_certificate_is_renewed_under_open_connections(nursery: trio.Nursery, authority: trustme.CA) -> None:
+    def certificate_of(ws: Transaction) -> bytes | None:
+        assert isinstance(ws._transport, TlsTransport)
+        return ws._transport._tls.getpeercert(binary_form=True)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", ssl_context=context))
+    before = await connect(nursery, server.url, ssl_context=trusting)
+    shaking_hands = await trio.open_tcp_stream("127.0.0.1", server.port)
+
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    after = await connect(nursery, server.url, ssl_context=trusting)
+    assert certificate_of(after) != certificate_of(before)
+    late = await connect(nursery, server.url, ssl_context=trusting, stream=shaking_hands)
+    for ws in (before, after, late):
+        await ws.send("here")
+        assert await ws.receive() == "here"
+    assert len(server.connections) == 3
 
 
 async def test_a_port_that_is_taken_is_an_oserror(nursery: trio.Nursery) -> None:

@@ -31,14 +31,16 @@ async def open_tcp_listeners(
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[trio.SocketListener] = []
     sockets: list[trio.socket.SocketType] = []
+    unsupported: OSError | None = None
     try:
         for family, kind, protocol, _, address in found:
             try:
                 sock = trio.socket.socket(family, kind, protocol)
             except OSError as exc:
-                if exc.errno != errno.EAFNOSUPPORT or len(found) == 1:
+                if exc.errno != errno.EAFNOSUPPORT:
                     raise
-                continue  # A system without IPv6 may still name its addresses.
+                unsupported = exc  # A system without IPv6 may still name its addresses.
+                continue
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -51,6 +53,8 @@ async def open_tcp_listeners(
         for sock in sockets:
             sock.close()
         raise
+    if unsupported is not None and not listeners:
+        raise unsupported
     return listeners
 
 
