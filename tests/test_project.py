@@ -46,7 +46,10 @@ ROOMS = [
     {"authentication"},
     {"broadcasting", "client", "server"},
     {""},
+    {"testing.faults", "testing.peer"},
+    {"testing.pairs", "testing.server"},
     {"testing"},
+    {"testing.plugin"},
     {"cli"},
     {"__main__"},
     {"adapters"},
@@ -58,7 +61,7 @@ NEVER_IN_WIRE = NEVER | {"socket", "ssl", "time", "trio"}
 DEPENDENCIES = {"h11", "multidict", "trio"}
 # A third package outside of the adapters, and why.
 OPTIONAL = {
-    "testing": {"pytest"},  # its fixtures
+    "testing.plugin": {"pytest"},  # its fixtures: pytest imports it
     "wire.deflate": {"zlib_ng"},  # the same zlib, faster: where it is not installed nothing is missing
 }
 

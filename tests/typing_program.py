@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import assert_type
 
-from trio_pyjo_ws import Close, Frame
+from trio_pyjo_ws import Close, Frame, Opcode, Request, Transaction
+from trio_pyjo_ws.testing import (
+    Faults,
+    FaultyStream,
+    MemoryServer,
+    ScriptedPeer,
+    open_memory_pair,
+    open_scripted_pair,
+    serve_memory,
+)
 
 if TYPE_CHECKING:
     import trio
-
-    from trio_pyjo_ws import Transaction
 
 
 def sent(ws: Transaction) -> None: ...
@@ -74,6 +81,24 @@ async def accepted(ws: Transaction) -> None:
     ws.on("drain", sent_later)
     async for message in ws:
         assert_type(message, "str | bytes")
+
+
+async def tested(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
+    assert_type(open_memory_pair(nursery, compression=True), tuple[Transaction, Transaction])
+    ws, peer = open_scripted_pair(nursery, "client", ping_interval=None)
+    assert_type(ws, Transaction)
+    assert_type(await peer.expect("a"), Frame)
+    await peer.expect(Opcode.PING, b"a")
+    await peer.expect(Close(1000))
+    await peer.reply(Frame(True, False, False, False, 9, b"a"))
+    assert_type(await ScriptedPeer("server", stream).accept(subprotocol="a"), Request)
+    server: MemoryServer = await nursery.start(serve_memory, sent_later)
+    faulty = FaultyStream(server.open_stream(), send=Faults(chunk_size=1), receive=Faults(stall_at=10))
+    assert_type(await server.connect(nursery, "/a", streams=(faulty, stream)), Transaction)
+    faulty.receiving.release()
+    ScriptedPeer("peer", stream)  # type: ignore[arg-type]
+    await peer.reply(1)  # type: ignore[arg-type]
+    Faults(stall="for ever")  # type: ignore[call-arg]
 
 
 async def refused(ws: Transaction) -> None:

@@ -1,14 +1,14 @@
-"""The test kit: two connected transactions without sockets, under trio's mock clock."""
+"""Connections in memory, under trio's mock clock: two transactions, or one and a script."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-from trio_pyjo_ws.testing import open_memory_pair
+from trio_pyjo_ws.testing import open_memory_pair, open_scripted_pair
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -98,3 +98,40 @@ async def test_a_pair_dies_with_its_nursery() -> None:
     for stream in streams:
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_a_script_stands_in_for_the_peer(nursery: trio.Nursery, role: Any) -> None:
+    ws, peer = open_scripted_pair(nursery, role, ping_interval=None)
+    assert ws.established
+    assert ws.masked is (role == "client")
+    assert peer.role != role
+    await ws.send("question")
+    await peer.expect("question")
+    await peer.reply(b"answer")
+    assert await ws.receive() == b"answer"
+
+
+async def test_the_opening_handshake_before_a_script_is_that_of_a_pair(nursery: trio.Nursery) -> None:
+    streams = trio.testing.memory_stream_pair()
+    ws, peer = open_scripted_pair(
+        nursery,
+        "server",
+        url="ws://example.org/chat",
+        headers={"X-Test": "yes"},
+        subprotocols=["v1"],
+        streams=streams,
+        compression=True,
+    )
+    assert ws.req is not None
+    assert ws.req.target == "/chat"
+    assert ws.req.headers["X-Test"] == "yes"
+    assert ws.protocol == "v1"
+    assert ws.compressed
+    assert peer.stream is streams[1]
+
+
+async def test_a_role_that_is_none(nursery: trio.Nursery) -> None:
+    with pytest.raises(ValueError, match="the role is 'client' or 'server', not 'peer'"):
+        open_scripted_pair(nursery, "peer")  # type: ignore[arg-type]
+    assert not nursery.child_tasks

@@ -1,0 +1,51 @@
+"""Fixtures for pytest, with pytest-trio: what this package opens, opened in the nursery of the test."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import MemoryServer, open_memory_pair, open_scripted_pair, serve_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import trio
+
+    from .. import Transaction
+    from ..server import Handler
+    from . import ScriptedPeer
+
+__all__ = ["scripted_websocket", "websocket_pair", "websocket_server"]
+
+
+@pytest.fixture
+def _pytest_trio(pytestconfig: pytest.Config) -> None:
+    """Comes first, to say what pytest-trio's absence would say in other words."""
+    if not pytestconfig.pluginmanager.has_plugin("trio"):
+        pytest.fail("the fixtures of trio_pyjo_ws need pytest-trio: pip install pytest-trio", pytrace=False)
+
+
+@pytest.fixture
+def websocket_pair(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., tuple[Transaction, Transaction]]:
+    """Call it as :func:`open_memory_pair`, without the nursery."""
+    return partial(open_memory_pair, nursery)
+
+
+@pytest.fixture
+def scripted_websocket(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., tuple[Transaction, ScriptedPeer]]:
+    """Call it as :func:`open_scripted_pair`, without the nursery."""
+    return partial(open_scripted_pair, nursery)
+
+
+@pytest.fixture
+def websocket_server(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., Awaitable[MemoryServer]]:
+    """Await ``websocket_server(handler, **arguments)``: the server that :func:`serve_memory` starts with these."""
+
+    async def start(handler: Handler, **arguments: Any) -> MemoryServer:
+        server: MemoryServer = await nursery.start(partial(serve_memory, handler, **arguments))
+        return server
+
+    return start

@@ -1,0 +1,95 @@
+"""A server without a socket."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio.testing
+
+from .. import Server, Transaction, connect, serve_listeners
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..server import Handler
+
+__all__ = ["MemoryServer", "serve_memory"]
+
+
+class _Listener(trio.abc.Listener[trio.abc.Stream]):
+    """Accepts the streams that it is offered."""
+
+    def __init__(self) -> None:
+        self._sender, self._receiver = trio.open_memory_channel[trio.abc.Stream](math.inf)
+
+    def offer(self, stream: trio.abc.Stream) -> None:
+        self._sender.send_nowait(stream)
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._receiver.receive()
+
+    async def aclose(self) -> None:
+        await self._receiver.aclose()
+
+
+class MemoryServer:
+    """A running server that is reached in memory, as :func:`serve_memory` gives it to ``nursery.start``."""
+
+    def __init__(self, server: Server, listener: _Listener, secure: bool) -> None:
+        self.server: Server = server
+        """The server: its connections, and its ``aclose``."""
+        self._listener = listener
+        self._origin = f"{'wss' if secure else 'ws'}://memory.test"
+
+    def open_stream(
+        self, streams: tuple[trio.abc.HalfCloseableStream, trio.abc.Stream] | None = None
+    ) -> trio.abc.HalfCloseableStream:
+        """Begin a connection, and return the client's end of it: for raw bytes, a script, or ``connect(stream=)``.
+
+        ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
+        Raises :class:`trio.BrokenResourceError` where the server accepts no more.
+        """
+        ours, theirs = streams or trio.testing.memory_stream_pair()
+        self._listener.offer(theirs)
+        return ours
+
+    async def connect(
+        self,
+        nursery: trio.Nursery,
+        target: str = "/",
+        *,
+        streams: tuple[trio.abc.HalfCloseableStream, trio.abc.Stream] | None = None,
+        **arguments: Any,
+    ) -> Transaction:
+        """Connect to the server, as :func:`~trio_pyjo_ws.connect` does, with its ``arguments``.
+
+        ``target`` is a path, with a query if need be, or a whole URL. ``streams``: see :meth:`open_stream`.
+        """
+        url = self._origin + target if target.startswith("/") else target
+        return await connect(nursery, url, stream=self.open_stream(streams), **arguments)
+
+
+async def serve_memory(
+    handler: Handler,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[MemoryServer] = trio.TASK_STATUS_IGNORED,
+    **arguments: Any,
+) -> None:
+    """Do as :func:`~trio_pyjo_ws.serve` does, with its ``arguments``, but listen in memory.
+
+    ``server = await nursery.start(serve_memory, handler)`` gives the :class:`MemoryServer`, and
+    ``await server.connect(nursery, "/path")`` a client's transaction: the whole opening handshake runs between them.
+    ``ssl_context`` has them speak TLS.
+    """
+    offered = _Listener()
+    listener: trio.abc.Listener[Any] = offered
+    if ssl_context is not None:
+        listener = trio.SSLListener(offered, ssl_context, https_compatible=True)
+
+    class Status:
+        def started(self, server: Any = None) -> None:
+            task_status.started(MemoryServer(server, offered, ssl_context is not None))
+
+    await serve_listeners(handler, [listener], task_status=Status(), **arguments)
