@@ -2,8 +2,8 @@
 
 trio's own ``receive()`` yields to the scheduler for every item, and somebody else has to read from the network behind
 it. Here *whoever receives, reads*, and checkpoints are amortised, as in ``Transaction.receive()``: an echo with 64
-messages in flight costs 2.4 us a message instead of 17.9, and with one in flight 17 instead of 20. trio's class is final, so the methods are replaced on the
-instance; what is not replaced here works as trio made it.
+messages in flight costs 2.4 us a message instead of 17.9, and with one in flight 17 instead of 20. trio's class is
+final, so the methods are replaced on the instance; what is not replaced here works as trio made it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import trio
 
     from .. import Transaction
-    from ..server import Handler
+    from ..routing import Handler
     from . import ScriptedPeer
 
 __all__ = ["scripted_websocket", "websocket_pair", "websocket_server"]

@@ -12,7 +12,7 @@ from .. import Server, Transaction, connect, serve_listeners
 if TYPE_CHECKING:
     import ssl
 
-    from ..server import Handler
+    from ..routing import Handler
 
 __all__ = ["MemoryServer", "serve_memory"]
 
