@@ -64,6 +64,8 @@ class Transport:
     """Whether :meth:`try_receive` is worth a try before :meth:`wait_receive`."""
     resumable: bool
     """Whether a cancelled :meth:`send_some` leaves it known how much was sent."""
+    closes_at_once: bool = False
+    """Whether :meth:`close` leaves nothing to do for :meth:`aclose`."""
     local: tuple[str | None, int | None] = _NO_ADDRESS
     remote: tuple[str | None, int | None] = _NO_ADDRESS
 
@@ -128,6 +130,7 @@ class SocketTransport(Transport):
     """A connected, non-blocking stream socket of our own."""
 
     resumable = True
+    closes_at_once = True
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
