@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from trio_pyjo_ws.wire import deflate
+from trio_pyjo_ws.wire._codec import Decoder
 
-from .bench import compression, figures, load, plan, plot, raw_echo
+from .bench import compression, figures, load, plan, plot, raw_echo, scale
 from .bench.figures import Summary, number, ratio, summarise
 from .bench.plan import Scenario
 
@@ -253,3 +254,29 @@ def test_messages_to_compress_have_their_size_and_differ(size: int) -> None:
     found = compression.messages(size, 3)
     assert [len(message) for message in found] == [size] * 3
     assert len(set(found)) == (3 if size > 1 else 1)
+
+
+def test_the_rounds_of_a_scale_take_turns_and_the_median_stands() -> None:
+    measured: list[int] = []
+
+    def measure(amount: int) -> float:
+        measured.append(amount)
+        return amount * [1.0, 5.0, 2.0][(len(measured) - 1) // 2]
+
+    assert scale.medians(measure, [1, 10], 3) == [2.0, 20.0]
+    assert measured == [1, 10] * 3
+
+
+def test_a_table_of_a_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.show("Size", [scale.size_of(1 << 16), scale.size_of(1 << 26)], {"us": [1.2345, 66.66]})
+    assert capsys.readouterr().out.splitlines() == [
+        "| Size | 64 KiB | 64 MiB |",
+        "|---|---:|---:|",
+        "| us | 1.23 | 66.7 |",
+        "",
+    ]
+
+
+def test_a_message_of_a_scale_is_in_as_many_fragments_as_it_has_bytes() -> None:
+    decoder = Decoder(True, 100)
+    assert decoder.decode(scale.message_in_fragments(5), 10) == [(2, b"x"), *[(0, b"x")] * 3, (0x80, b"x")]

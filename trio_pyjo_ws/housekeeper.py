@@ -86,7 +86,7 @@ class Housekeeper:
         """Have ``call`` called at ``when``, by the housekeeper's task. It must not block, nor raise."""
         deadline = Deadline(when, call)
         heapq.heappush(self._deadlines, deadline)
-        if when < self._scope.deadline:  # Setting it costs 2 us, also to what it is.
+        if when < self._scope.deadline:  # noqa: PLR1730 - setting it costs 2 us, also to what it is
             self._scope.deadline = when
         return deadline
 

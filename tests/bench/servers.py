@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Server = Callable[[int, "ssl.SSLContext | None"], object]
 """Serves on a port, with TLS where a context is given, until the process is killed."""
 
-MAX_SIZE = 1 << 24
+MAX_SIZE = 1 << 26
 
 
 def _serve_ours(handler: Callable[[Any], Any], port: int, context: ssl.SSLContext | None) -> None:
