@@ -28,6 +28,7 @@ ROOMS = [
     {"wire._codec", "wire._compiled"},
     {"wire.frames"},
     {"wire.deflate"},
+    {"wire.fragments", "wire.states"},
     {"wire.protocol"},
     {"wire.negotiate"},
     {"wire.forwarded"},

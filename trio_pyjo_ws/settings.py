@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .wire.deflate import Deflate
 from .wire.forwarded import HEADERS, Forwarding
+from .wire.fragments import MAX_EMPTY_FRAGMENTS
 from .wire.http1 import MAX_HEADER_BYTES, MAX_HEADERS
-from .wire.protocol import MAX_EMPTY_FRAGMENTS, default_max_websocket_size
+from .wire.protocol import default_max_websocket_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -138,8 +138,13 @@ class Decoder:
     payload of a message in bytes, and ``compression`` tells whether RSV1 has a meaning. ``straight`` may be cleared to
     get every frame as ``(head, payload)``.
 
-    After each :meth:`decode`, ``plain`` tells that the items are whole messages only, and ``pending`` that the limit
-    ended the call: more items may be had without more data.
+    While ``parts`` is set, the message that is being received, or else the next, is given as it arrives, whatever its
+    size: what has come of a frame is an item like a fragment, and the rest of it is one more; the first may be empty.
+    The end of the message clears it. While ``holding`` is set, decoding stops before a frame that makes a message too
+    large or is compressed.
+
+    After each :meth:`decode`, ``plain`` tells that the items are whole messages only, ``held`` that it has stopped in
+    that way, and ``pending`` that it has or that the limit ended the call: more items may be had without more data.
     """
 
     __slots__ = (
@@ -155,8 +160,11 @@ class Decoder:
         "_size",
         "_utf8",
         "compression",
+        "held",
+        "holding",
         "masked",
         "max_size",
+        "parts",
         "pending",
         "plain",
         "straight",
@@ -167,6 +175,9 @@ class Decoder:
         self.max_size = max_size
         self.compression = compression
         self.straight = True
+        self.parts = False
+        self.holding = False
+        self.held = False
         self.plain = True
         self.pending = False
         self._data = b""
@@ -183,6 +194,11 @@ class Decoder:
         self._missing = 0
         self._failed = False
 
+    @property
+    def midway(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._fragmented or (self._partial is not None and self._head & OPCODE < FIRST_CONTROL_OPCODE)
+
     def decode(self, data: bytes, limit: int) -> list[Item]:
         """Take ``data`` in, and give at most ``limit`` items of all that has come.
 
@@ -190,7 +206,8 @@ class Decoder:
         """
         items: list[Item] = []
         from_bytes = int.from_bytes
-        self.plain = True
+        self.plain = not self.parts
+        self.held = False
         position = 0
         if self._data:
             if data:
@@ -202,7 +219,7 @@ class Decoder:
         if self._partial is not None:
             position = self._resume(data, position, items)
         masked = self.masked
-        straight = self.straight
+        straight = self.straight and not self.parts
         mask_length = 4 if masked else 0
         while end - position >= 2 and len(items) < limit and not self._failed:
             head = data[position]
@@ -213,9 +230,13 @@ class Decoder:
             if masked:
                 length -= MASKED
             whole = straight and not self._fragmented and (head == FIN_BINARY or head == FIN_TEXT)
-            if not whole and (found := breach(head, length, self.compression, self._fragmented)):
-                self._fail(items, found)
-                break
+            if not whole:
+                if found := breach(head, length, self.compression, self._fragmented):
+                    self._fail(items, found)
+                    break
+                if self._must_wait(head, bool(head & RSV1) or (not head & OPCODE and self._compressed)):
+                    self.held = True
+                    break
             start = position + 2
             if length > SHORT:
                 start += 2 if length == 126 else 8
@@ -227,8 +248,11 @@ class Decoder:
                     break
                 length = extended
             if length > self.max_size - self._size and (
-                length > size_bound(head, self.max_size, self._compressed) - self._size
+                length > size_bound(head, self.max_size, self._compressed) - self._size and not self.parts
             ):
+                if self._must_wait(head, True):
+                    self.held = True
+                    break
                 self._fail(items, f"a message of more than {self.max_size} bytes", 1009)
                 break
             if end < start + mask_length:
@@ -252,13 +276,31 @@ class Decoder:
                 items.append(payload)
             else:
                 self._finish_frame(head, payload, whole, items)
+                if not straight:
+                    straight = self.straight and not self.parts
+        if self.parts and self._partial is not None:
+            self._give_part(items)
         if position == end or self._failed:
             data = b""
             position = 0
         self._data = data
         self._position = position
-        self.pending = len(items) >= limit and len(data) - position >= 2
+        self.pending = self.held or (len(items) >= limit and len(data) - position >= 2)
         return items
+
+    def _must_wait(self, head: int, unfit: bool) -> bool:
+        """Whether to hold at a frame that is ``unfit`` for those who want the message whole."""
+        return unfit and self.holding and not self.parts and head & OPCODE < FIRST_CONTROL_OPCODE
+
+    def _give_part(self, items: list[Item]) -> None:
+        """Give what has come of a frame as a fragment, and let the rest be another."""
+        head = self._head
+        opcode = head & OPCODE
+        if opcode < FIRST_CONTROL_OPCODE and (self._partial or opcode):
+            payload = bytes(self._partial or b"")
+            self._partial = bytearray()
+            self._head = head & FIN
+            self._finish_frame(head & ~FIN, payload, False, items, validated=True)
 
     def _begin(self, data: bytes, start: int, head: int, length: int, key: bytes, items: list[Item]) -> None:
         """Keep the first part of a payload. What is kept grows with what arrives, never with what is announced."""
@@ -286,7 +328,7 @@ class Decoder:
             self._fail(items, "text that is not UTF-8", 1007)
         elif not self._missing:
             self._partial = None
-            whole = self.straight and not self._fragmented and self._head in (FIN_TEXT, FIN_BINARY)
+            whole = self.straight and not (self.parts or self._fragmented) and self._head in (FIN_TEXT, FIN_BINARY)
             if whole and self._head == FIN_TEXT:
                 items.append(partial.decode())  # without a copy in between: a message may be large
             else:
@@ -328,6 +370,7 @@ class Decoder:
             self._size = self._size + len(payload) if self._fragmented else 0
             if not self._fragmented:
                 self._utf8 = None
+                self.parts = False
         self.plain = False
         items.append((head, payload))
 

@@ -97,6 +97,9 @@ cdef class Decoder:
     cdef public Py_ssize_t max_size
     cdef public bint compression
     cdef public bint straight
+    cdef public bint parts
+    cdef public bint holding
+    cdef readonly bint held
     cdef readonly bint plain
     cdef readonly bint pending
     cdef bytes data
@@ -122,6 +125,11 @@ cdef class Decoder:
         self.plain = True
         self.data = b""
 
+    @property
+    def midway(self):
+        """Whether a message has begun and not ended."""
+        return self.fragmented or (self.partial is not None and self.head & OPCODE < FIRST_CONTROL_OPCODE)
+
     def decode(self, bytes data not None, Py_ssize_t limit):
         """Take ``data`` in, and give at most ``limit`` items of all that has come."""
         cdef list items = []
@@ -133,7 +141,8 @@ cdef class Decoder:
         cdef bint whole
         cdef uint64_t extended
         cdef bytes payload
-        self.plain = True
+        self.plain = not self.parts
+        self.held = False
         if PyBytes_GET_SIZE(self.data):
             if PyBytes_GET_SIZE(data):
                 data = self.data[self.position:] + data
@@ -151,11 +160,14 @@ cdef class Decoder:
                 self.fail(items, "a client's frames must be masked" if self.masked else "a server's frames are not masked")
                 break
             length &= 0x7F
-            whole = self.straight and not self.fragmented and (head == FIN_BINARY or head == FIN_TEXT)
+            whole = (head == FIN_BINARY or head == FIN_TEXT) and self.straight and not self.fragmented and not self.parts
             if not whole:
                 found = breach(head, length, self.compression, self.fragmented)
                 if found is not None:
                     self.fail(items, found)
+                    break
+                if self.must_wait(head, head & RSV1 or (not head & OPCODE and self.compressed)):
+                    self.held = True
                     break
             start = position + 2
             if length > SHORT:
@@ -173,8 +185,11 @@ cdef class Decoder:
                 length = extended
             # The bound is a Python integer, and so is the difference: a sum could run over what a C integer holds.
             if length > self.max_size - self.size and (
-                length > size_bound(head, self.max_size, self.compressed) - self.size
+                length > size_bound(head, self.max_size, self.compressed) - self.size and not self.parts
             ):
+                if self.must_wait(head, True):
+                    self.held = True
+                    break
                 self.fail(items, f"a message of more than {self.max_size} bytes", 1009)
                 break
             if end < start + mask_length:
@@ -199,13 +214,32 @@ cdef class Decoder:
                 self.give_text(PyBytes_AS_STRING(payload), length, items)
             else:
                 self.finish_frame(head, payload, False, items)
+        if self.parts and self.partial is not None:
+            self.give_part(items)
         if position == end or self.failed:
             data = b""
             position = 0
         self.data = data
         self.position = position
-        self.pending = len(items) >= limit and PyBytes_GET_SIZE(data) - position >= 2
+        self.pending = self.held or (len(items) >= limit and PyBytes_GET_SIZE(data) - position >= 2)
         return items
+
+    cdef bint must_wait(self, int head, bint unfit) noexcept:
+        """Whether to hold at a frame that is ``unfit`` for those who want the message whole."""
+        return unfit and self.holding and not self.parts and head & OPCODE < FIRST_CONTROL_OPCODE
+
+    cdef int give_part(self, list items) except -1:
+        """Give what has come of a frame as a fragment, and let the rest be another."""
+        cdef int head = self.head
+        cdef int opcode = head & OPCODE
+        cdef bytes payload
+        if opcode < FIRST_CONTROL_OPCODE and (self.filled or opcode):
+            payload = self.partial[:self.filled]
+            self.partial = new_bytes(min(self.missing, FIRST_PIECE))
+            self.filled = 0
+            self.head = head & FIN
+            self.finish_frame(head & ~FIN, payload, True, items)
+        return 0
 
     cdef int begin(
         self, const uint8_t *view, Py_ssize_t start, Py_ssize_t end, int head, Py_ssize_t length, list items
@@ -249,7 +283,8 @@ cdef class Decoder:
         elif not self.missing:
             payload = self.partial
             self.partial = None
-            whole = self.straight and not self.fragmented and (self.head == FIN_BINARY or self.head == FIN_TEXT)
+            whole = self.straight and not (self.parts or self.fragmented)
+            whole = whole and (self.head == FIN_BINARY or self.head == FIN_TEXT)
             if not whole:
                 self.finish_frame(self.head, payload, True, items)
             elif self.head == FIN_BINARY:
@@ -303,6 +338,7 @@ cdef class Decoder:
             self.size = self.size + PyBytes_GET_SIZE(payload) if self.fragmented else 0
             if not self.fragmented:
                 self.utf8 = None
+                self.parts = False
         self.plain = False
         items.append((head, payload))
         return 0

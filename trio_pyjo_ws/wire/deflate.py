@@ -16,9 +16,12 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["THRESHOLD", "Deflate", "PerMessageDeflate", "check_can_compress", "zlib_name"]
 
@@ -205,13 +208,29 @@ class PerMessageDeflate:
             raise LocalProtocolError("a window of 8 bits was agreed for this side, which zlib cannot compress with")
         if not payload:
             return EMPTY_BLOCK[:1]  # Section 7.2.3.6; the window is left as it is.
-        compressor = self._compressor
-        if compressor is None:
-            module = _for_compressing(self.compress_window_bits, self.memory_level)
-            compressor = module.compressobj(self.level, zlib.DEFLATED, -self.compress_window_bits, self.memory_level)
-            assert compressor is not None
-        self._compressor = None if self.compress_no_context_takeover else compressor
+        compressor = self._get_compressor()
+        if self.compress_no_context_takeover:
+            self._compressor = None
         return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
+
+    def compress_piece(self, payload: bytes) -> bytes:
+        """Compress a part of a message that is sent as it comes: a fragment, and not the last."""
+        compressor = self._get_compressor()
+        return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    def end_pieces(self) -> bytes:
+        """The last fragment behind such parts."""
+        if self.compress_no_context_takeover:
+            self._compressor = None
+        return EMPTY_BLOCK[:1]
+
+    def _get_compressor(self) -> zlib._Compress:
+        if self._compressor is None:
+            module = _for_compressing(self.compress_window_bits, self.memory_level)
+            self._compressor = module.compressobj(
+                self.level, zlib.DEFLATED, -self.compress_window_bits, self.memory_level
+            )
+        return self._compressor
 
     def decompress(self, payload: bytes | bytearray | memoryview, *, final: bool, max_size: int) -> bytes:
         """Decompress one fragment of a message; ``final`` says that it is the last (section 7.2.2).
@@ -238,8 +257,34 @@ class PerMessageDeflate:
             if final:
                 self._finish()
         except (zlib.error, _fastest.error) as error:
-            raise RemoteProtocolError(f"compressed data does not decode: {error}", 1007) from error
+            raise _no_deflate(error) from error
         return output
+
+    def decompress_in_pieces(self, payload: bytes, *, final: bool, size: int) -> Iterator[bytes]:
+        """Decompress one fragment step by step, as the pieces of at most ``size`` bytes are asked for.
+
+        All of them are to be taken before the next fragment. Raises as :meth:`decompress` does, without 1009.
+        """
+        rest = memoryview(payload)
+        is_full = False
+        try:
+            while rest or is_full:
+                decompressor = self._get_decompressor()
+                part = rest[:MEMBER_SLICE]
+                output = decompressor.decompress(part, size)
+                self._remember(output)
+                self._ended = decompressor.eof
+                is_full = len(output) == size and not decompressor.eof  # and then there may be more of the same part
+                left = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+                rest = rest[len(part) - len(left) :]
+                if decompressor.eof:
+                    self._decompressor = None
+                if output:
+                    yield output
+            if final:
+                self._finish()
+        except (zlib.error, _fastest.error) as error:
+            raise _no_deflate(error) from error
 
     def _get_decompressor(self) -> zlib._Decompress:
         if self._decompressor is None:
@@ -306,6 +351,10 @@ def check_can_compress(agreed: PerMessageDeflate | None) -> PerMessageDeflate:
     if not agreed.can_compress:
         raise ValueError("messages cannot be compressed: permessage-deflate was agreed with a window of 8 bits")
     return agreed
+
+
+def _no_deflate(error: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(f"compressed data does not decode: {error}", 1007)
 
 
 def _too_big(max_size: int) -> RemoteProtocolError:

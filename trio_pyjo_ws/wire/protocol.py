@@ -2,7 +2,7 @@
 
 Who began a connection matters in three places only: who masks, who compresses with which window (both settled when
 the connection is established), and who sends which half of the opening handshake (the handshake object given). All
-the rest is the table below.
+the rest is the table of :mod:`.states`.
 
 A session, without a network::
 
@@ -20,25 +20,25 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from enum import Enum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from .deflate import check_can_compress
-from .frames import Close, Decoder, Frame, Opcode, Utf8Validator, encode, long_head, masking_key
+from .fragments import MAX_EMPTY_FRAGMENTS, Assembly, Fragmenter, Piece
+from .frames import Close, Decoder, Frame, Opcode, encode, long_head, masking_key
+from .states import TRANSITIONS, Signal, State
 
 if TYPE_CHECKING:
     from .deflate import Deflate, PerMessageDeflate
     from .negotiate import Request, Response
 
 __all__ = [
-    "MAX_EMPTY_FRAGMENTS",
     "MAX_WEBSOCKET_SIZE",
     "Agreement",
     "Event",
+    "Piece",
     "Pong",
     "Protocol",
-    "Signal",
     "State",
     "check_close",
     "default_max_websocket_size",
@@ -46,9 +46,6 @@ __all__ = [
 
 MAX_WEBSOCKET_SIZE = 262_144
 """The default bound on a message in bytes, before and after inflation: the seed's and Mojolicious'."""
-
-MAX_EMPTY_FRAGMENTS = 1024
-"""How many fragments of one message may be empty. Those with a payload are bounded by the message's size."""
 
 MAX_EARLY = 65_536
 """Bytes that a server keeps of what a client sends before its request is answered. A client should send none."""
@@ -61,50 +58,6 @@ MAX_REASON = 123
 
 _UNLIMITED = sys.maxsize
 
-
-class State(Enum):
-    """Where a connection stands (RFC 6455, section 4.1 and section 7.1)."""
-
-    CONNECTING = "connecting"
-    OPEN = "open"
-    CLOSING = "closing"  # this side sent Close, the peer's is awaited
-    CLOSED = "closed"  # Close went both ways; the end of the stream is awaited
-    FAILED = "failed"  # the handshake failed, or the peer broke a rule and was told so; what still comes is ignored
-    ENDED = "ended"  # the stream is over
-
-
-class Signal(Enum):
-    """What moves a connection from one state to the next."""
-
-    ESTABLISHED = "the opening handshake succeeded"
-    REFUSED = "the opening handshake failed"
-    CLOSE_SENT = "Close sent"
-    CLOSE_RECEIVED = "Close received"
-    BREACH = "the peer broke a rule"
-    END = "end of stream"
-
-
-TRANSITIONS: dict[State, dict[Signal, State]] = {
-    State.CONNECTING: {
-        Signal.ESTABLISHED: State.OPEN,
-        Signal.REFUSED: State.FAILED,
-        Signal.END: State.ENDED,
-    },
-    State.OPEN: {
-        Signal.CLOSE_SENT: State.CLOSING,
-        Signal.CLOSE_RECEIVED: State.CLOSED,
-        Signal.BREACH: State.FAILED,
-        Signal.END: State.ENDED,
-    },
-    State.CLOSING: {
-        Signal.CLOSE_RECEIVED: State.CLOSED,
-        Signal.BREACH: State.FAILED,
-        Signal.END: State.ENDED,
-    },
-    State.CLOSED: {Signal.END: State.ENDED},
-    State.FAILED: {Signal.END: State.ENDED},
-    State.ENDED: {Signal.END: State.ENDED},
-}
 
 _READS = frozenset({State.OPEN, State.CLOSING})
 
@@ -123,7 +76,7 @@ class Pong(NamedTuple):
 
 
 # Evaluated at run time, where `X | Y` of these needs Python 3.10's types only for classes.
-Event = Union[str, bytes, Frame, Pong, Close, RemoteProtocolError, Agreement, "Request"]
+Event = Union[str, bytes, Piece, Frame, Pong, Close, RemoteProtocolError, Agreement, "Request"]
 """What :meth:`Protocol.client_read` and :meth:`Protocol.server_read` give. ``RemoteProtocolError`` stands for the
 breach that ended the connection; the Close frame that answers it is waiting to be written."""
 
@@ -191,6 +144,12 @@ def _to_bytes(message: object) -> bytes:
     return bytes(message)
 
 
+def _size_of(event: object) -> int:
+    if isinstance(event, Piece):
+        event = event.data
+    return len(event) if isinstance(event, (str, bytes)) else 0
+
+
 def _may_travel(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
@@ -232,16 +191,11 @@ class Protocol:
         self.in_pieces = False
         """Whether ``outgoing`` has a payload that is worth sending without joining it to the rest."""
         self.outgoing_size = 0
-        self._max_empty_fragments = max_empty_fragments
         size = default_max_websocket_size() if max_websocket_size is None else max_websocket_size
         # Before the handshake has ended the decoder only holds the options that may be set on it.
         self._decoder = Decoder(role == "server", size)
-        # The message that is being received in fragments; before the handshake has ended, what came behind the request:
-        self._opcode = 0
-        self._inflating = False
-        self._message = bytearray()
-        self._utf8: Utf8Validator | None = None
-        self._empty_fragments = 0
+        self._assembly = Assembly(max_empty_fragments)
+        self._kept = bytearray()  # what came before it could be read: behind the request, or behind a piece
         self._breach: RemoteProtocolError | None = None
         if handshake is None:
             self._establish(agreement or Agreement(), b"")
@@ -302,16 +256,75 @@ class Protocol:
         events: list[Event] = []
         size = 0
         self.plain = True
-        while True:
-            items = self._decoder.decode(data, 1)
-            self.pending = self._decoder.pending
-            self.plain = self.plain and self._decoder.plain
-            before = len(events)
-            self._interpret(items, events)
-            size += sum(len(message) for message in events[before:] if isinstance(message, (str, bytes)))
-            if not self.pending or self._breach or len(events) >= max_messages or size >= max_bytes:
-                return events
+        decoder = self._decoder
+        if self._kept or self._assembly.has_more:
+            self._kept += data
             data = b""
+        while True:
+            before = len(events)
+            if self._assembly.has_more:
+                self._inflate_more(events)
+            else:
+                if self._kept:
+                    data = bytes(self._kept)
+                    self._kept.clear()
+                items = decoder.decode(data, 1)
+                data = b""
+                self.plain = self.plain and decoder.plain
+                self._interpret(items, events)
+            size += sum(map(_size_of, events[before:]))
+            if self._breach or self.state not in _READS:
+                return events
+            self.pending = decoder.pending or self._assembly.has_more or bool(self._kept)
+            if not self.pending or decoder.held or len(events) >= max_messages or size >= max_bytes:
+                return events
+
+    def _inflate_more(self, events: list[Event]) -> None:
+        self.plain = False
+        try:
+            piece = self._assembly.go_on()
+        except RemoteProtocolError as exc:
+            self._fail(exc, events)
+        else:
+            if piece is not None:
+                events.append(piece)
+
+    # Reading a message as it arrives
+
+    @property
+    def holding(self) -> bool:
+        """Whether reading stops before a message that may be over ``max_websocket_size``, in place of failing at it.
+
+        That is for somebody who may yet want it in pieces; ``held`` tells that it has stopped. As what a compressed
+        message inflates to is not known, it stops before each of those.
+        """
+        return self._decoder.holding
+
+    @holding.setter
+    def holding(self, holding: bool) -> None:
+        self._decoder.holding = holding
+
+    @property
+    def held(self) -> bool:
+        """Whether the last read ended before a message that is not read while :attr:`holding`."""
+        return self._decoder.held
+
+    @property
+    def giving_pieces(self) -> bool:
+        """Whether a message is being given in pieces, and its last has not come."""
+        return self._assembly.begun
+
+    def give_pieces(self) -> None:
+        """Give the message that is being received, or else the next, as :class:`Piece` after piece, of any size.
+
+        ``pending`` tells that there is a first piece already. The messages behind it come whole again.
+        """
+        self._decoder.parts = self._assembly.streaming = True
+        self.pending = self.pending or self._decoder.midway
+
+    def give_whole(self) -> None:
+        """Take :meth:`give_pieces` back, while no piece has been given."""
+        self._decoder.parts = self._assembly.streaming = False
 
     def _read_handshake(self, data: bytes) -> list[Event]:
         handshake = self.handshake
@@ -335,8 +348,8 @@ class Protocol:
 
     def _keep_early(self, data: bytes) -> None:
         """The request is there and not answered yet; what follows it must not depend on how the bytes are cut."""
-        self._message += data
-        if len(self._message) > MAX_EARLY:
+        self._kept += data
+        if len(self._kept) > MAX_EARLY:
             raise HandshakeError(f"more than {MAX_EARLY} bytes came before the request was answered")
 
     def accept(
@@ -357,8 +370,8 @@ class Protocol:
             raise
         finally:
             self._queue(handshake.write())
-        early = bytes(self._message)
-        self._message.clear()
+        early = bytes(self._kept)
+        self._kept.clear()
         self._establish(agreement, handshake.rest + early)
         return agreement
 
@@ -400,6 +413,7 @@ class Protocol:
         self.agreement = agreement
         if agreement.deflate is not None:
             self._decoder.compression = True
+            self._assembly.deflate = agreement.deflate
             self.compressed = agreement.deflate.can_compress
         if rest:
             # Frames may come right behind the handshake. They are kept, not read: on a server, the handler that
@@ -422,12 +436,14 @@ class Protocol:
             try:
                 if head & 0x08:
                     self._control_frame(head & 0x0F, payload, events)
-                else:
-                    self._data_frame(head, payload, events)
+                elif (found := self._assembly.add(head, payload, self.max_websocket_size)) is not None:
+                    events.append(found)
             except RemoteProtocolError as exc:
                 return self._fail(exc, events)
             if self.state not in _READS:
                 break  # Section 5.5.1: nothing that comes behind a Close is looked at.
+        if self._assembly.streaming and (piece := self._assembly.begin()) is not None:
+            events.append(piece)
         return events
 
     def _control_frame(self, opcode: int, payload: bytes, events: list[Event]) -> None:
@@ -444,42 +460,6 @@ class Protocol:
                 # Section 5.5.1: an endpoint that receives Close answers with one, typically with the same code.
                 self._send_frame(0x80 | Opcode.CLOSE, payload[:2])
             self._move(Signal.CLOSE_RECEIVED)
-
-    def _data_frame(self, head: int, payload: bytes, events: list[Event]) -> None:
-        fin = bool(head & 0x80)
-        if head & 0x0F:
-            self._opcode = head & 0x0F
-            self._inflating = bool(head & 0x40)
-            self._empty_fragments = 0
-            if self._inflating and self._opcode == Opcode.TEXT:
-                self._utf8 = Utf8Validator()
-        if not fin and not payload:
-            self._empty_fragments += 1
-            if self._empty_fragments > self._max_empty_fragments:
-                raise RemoteProtocolError(f"a message with over {self._max_empty_fragments} empty fragments", 1008)
-        if self._inflating:
-            payload = self._inflate(payload, fin)
-        if not fin:
-            self._message += payload
-            return
-        whole: bytes | bytearray = payload
-        if self._message:
-            whole = self._message
-            whole += payload
-            self._message = bytearray()
-        self._utf8 = None
-        # That it is UTF-8 was seen piece by piece: by the decoder, or in _inflate().
-        events.append(str(whole, "utf-8") if self._opcode == Opcode.TEXT else bytes(whole))
-
-    def _inflate(self, payload: bytes, fin: bool) -> bytes:
-        assert self.agreement is not None
-        assert self.agreement.deflate is not None
-        # Less than nothing is left where max_websocket_size was lowered in the middle of a message.
-        room = max(0, self.max_websocket_size - len(self._message))
-        payload = self.agreement.deflate.decompress(payload, final=fin, max_size=room)
-        if self._utf8 is not None and not self._utf8.accepts(payload, fin):
-            raise RemoteProtocolError("text that is not UTF-8", 1007)
-        return payload
 
     def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> list[Event]:
         """Section 7.1.7: tell the peer what it did, and listen no more; first, what came before may be answered."""
@@ -580,6 +560,15 @@ class Protocol:
                 payload = deflate.compress(payload)
                 head |= 0x40
         return encode(head, payload, masking_key() if self.masked else None)
+
+    def fragmenter(self, opcode: int, compress: bool | None = None) -> Fragmenter:
+        """What cuts a message of which the pieces come one by one; its frames are for :meth:`send_frame`.
+
+        Until it has ended, no other data frame may be sent (section 5.4). ``compress`` is that of
+        :meth:`send_message`; there is no threshold, as nobody knows how long it will be.
+        """
+        compress = self.compressed if compress is None else compress
+        return Fragmenter(opcode, self.check_can_compress() if compress else None)
 
     def check_can_compress(self) -> PerMessageDeflate:
         """The codec that compresses what is sent. ValueError that tells why where there is none."""
