@@ -72,6 +72,10 @@ drain True
 receive Hello World!
 finish Close(code=1000, reason='')
 """,
+    "streaming": """\
+11 bytes of text
+True True
+""",
     "sending": """\
 'Hello World!'
 b'Hello World!'

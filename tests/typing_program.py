@@ -5,7 +5,7 @@ A line that mypy must refuse carries the error's name; where mypy accepted it af
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import assert_type
 
@@ -21,6 +21,8 @@ from trio_pyjo_ws.testing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import trio
 
 
@@ -31,6 +33,14 @@ async def sent_later(ws: Transaction) -> None: ...
 
 
 def text(ws: Transaction, payload: bytes) -> None: ...
+
+
+async def words() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield b"a"
 
 
 async def accepted(ws: Transaction) -> None:
@@ -61,6 +71,15 @@ async def accepted(ws: Transaction) -> None:
     await ws.send(text="a", compress=True)
     await ws.send(sent, binary=b"a", compress=True)
     await ws.send(json=1, cb=sent, compress=True)
+    await ws.send(text=words())
+    await ws.send(sent, text=chunks(), compress=True)
+    await ws.send(binary=chunks(), cb=sent)
+    async with ws.receive_stream() as message:
+        assert_type(message.kind, Literal["text", "binary"])
+        async for piece in message:
+            assert_type(piece, "str | bytes")
+        await ws.send(binary=message)
+        await ws.send(text=message)
     assert_type(ws.send_nowait("a"), None)
     ws.send_nowait("a", cb=sent, compress=True)
     ws.send_nowait(sent, text="a", compress=False)
@@ -79,8 +98,8 @@ async def accepted(ws: Transaction) -> None:
     ws.on(text)
     ws.once("text", text)
     ws.on("drain", sent_later)
-    async for message in ws:
-        assert_type(message, "str | bytes")
+    async for whole in ws:
+        assert_type(whole, "str | bytes")
 
 
 async def tested(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
@@ -118,6 +137,9 @@ async def refused(ws: Transaction) -> None:
     await ws.send(text="a", binary=b"a")  # type: ignore[call-overload]
     await ws.send(json=1, frame=[])  # type: ignore[call-overload]
     await ws.send(frame=9)  # type: ignore[call-overload]
+    await ws.send(binary=words())  # type: ignore[arg-type]
+    await ws.send(words())  # type: ignore[call-overload]
+    ws.send_nowait(text=words())  # type: ignore[call-overload]
     await ws.send(txt="a")  # type: ignore[call-overload]
     await ws.send("a", cb=1)  # type: ignore[call-overload]
     await ws.send("a", cb=text)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from .listeners import UnixListener, inherited_listeners, open_unix_listener
 from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
 from .settings import Options, ServerOptions
+from .streaming import MessageStream
 from .transaction import Transaction, TransactionStatistics
 from .wire.deflate import Deflate, zlib_name
 from .wire.frames import Close, Frame, Opcode, codec
@@ -20,6 +21,7 @@ __all__ = [
     "Frame",
     "HandshakeError",
     "LocalProtocolError",
+    "MessageStream",
     "Opcode",
     "Options",
     "ProtocolError",

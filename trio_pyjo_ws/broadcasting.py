@@ -10,7 +10,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from .connection import TURN
 from .errors import ConnectionClosed
-from .forms import Data, compose
+from .forms import Data, Pieces, compose
 from .wire.frames import Frame
 from .wire.protocol import State
 
@@ -37,7 +37,7 @@ class _Broadcast:
         if code not in SLOW_CODES:
             raise ValueError(f"code= is 1008 or 1013, not {code!r}")
         payload = compose(message)[0]
-        assert not isinstance(payload, Frame)
+        assert not isinstance(payload, (Frame, Pieces))
         self._message: str | bytes = payload
         self._slow = slow
         self._code = code
@@ -49,7 +49,7 @@ class _Broadcast:
         """Write to ``transaction`` what can be written now, queue the rest; return whether it gets the message."""
         if transaction._protocol.state is not State.OPEN:
             return False
-        if transaction._queued() < transaction._write_limit:
+        if transaction._queued() < transaction._write_limit and not transaction._fragmenting:
             self.send(transaction)
             return True
         if self._slow == "wait":
@@ -77,9 +77,10 @@ async def broadcast(
 
     It is encoded once for all recipients whose frames are alike, compressed ones included where the opening handshake
     has agreed on no context takeover, and none of them waits for another. What becomes of a slow recipient, one that
-    has ``write_limit`` bytes unsent, is said by ``slow``: ``"drop-message"`` (it does not get this one), ``"close"``
-    (it is closed, with ``code`` 1013, try again later, or 1008, policy violation) or ``"wait"`` (it gets the message as
-    soon as it has room, and this call waits for that, after all the others have it).
+    has ``write_limit`` bytes unsent or is being sent a message in pieces, is said by ``slow``: ``"drop-message"`` (it
+    does not get this one), ``"close"`` (it is closed, with ``code`` 1013, try again later, or 1008, policy violation)
+    or ``"wait"`` (it gets the message as soon as it has room, and this call waits for that, after all the others have
+    it).
 
     Returns how many got it, that is, to how many it was written or queued within their limit. Raises TypeError and
     ValueError before anything is written. A checkpoint; it yields to the scheduler on its way through many. Cancelled,
@@ -95,6 +96,7 @@ async def broadcast(
     for transaction in sending.waiting:
         try:
             await transaction._wait_room()
+            await transaction._wait_turn()
         except (ConnectionClosed, trio.ClosedResourceError):
             continue  # It is gone, and so is no recipient.
         if transaction._protocol.state is State.OPEN:

@@ -26,7 +26,7 @@ from trio.lowlevel import ParkingLot
 from .errors import ConnectionClosed
 from .events import Emitter, UndecodedJson
 from .wire.frames import Close, Frame, Opcode
-from .wire.protocol import Pong, Protocol, State
+from .wire.protocol import Piece, Pong, Protocol, State, size_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .housekeeper import Deadline, Housekeeper
     from .settings import Settings
+    from .streaming import MessageStream
     from .transport import Transport
     from .wire.protocol import Event
 
@@ -96,6 +97,8 @@ class Connection(Writer):
         self._readers: ParkingLot | None = None
         self._delivery: trio.CancelScope | None = None
         self._discarding = False
+        self._stream: MessageStream | None = None  # who receives a message in pieces
+        self._streamed = False  # somebody has
         # Closing and keeping alive
         self._closed_here = False
         self._close_deadline: Deadline | None = None
@@ -155,7 +158,7 @@ class Connection(Writer):
         self._reading = self._active = True
         data: bytes | None = None
         try:
-            if self._transport.ready and perf_counter() - self._housekeeper.turn_started > TURN:
+            if (self._transport.ready or protocol.pending) and perf_counter() - self._housekeeper.turn_started > TURN:
                 await self._yield()
                 if protocol.state is State.ENDED:
                     return
@@ -198,7 +201,7 @@ class Connection(Writer):
             while True:
                 if self._protocol.outgoing and not self._events:
                     self._flush_or_write()
-                if self._reading or self._protocol.state is State.CONNECTING:
+                if self._reading or self._protocol.state is State.CONNECTING or self._stream_comes_first():
                     await self._wait_reader()
                 else:
                     await self._advance()
@@ -208,6 +211,11 @@ class Connection(Writer):
             self._channel_receivers -= 1
             if not self._attended:
                 self._attend()
+
+    def _stream_comes_first(self) -> bool:
+        """Whether a stream is to read itself, or to be read from before anything else is."""
+        stream = self._stream
+        return stream is not None and (stream._waiting or stream._is_full())  # noqa: SLF001 - one engine in two modules
 
     def _look_again(self) -> None:
         """Have the tasks in a channel's ``receive()`` look at it again: something else than reading has changed it."""
@@ -257,10 +265,13 @@ class Connection(Writer):
             room = settings.max_queue - len(self._inbox)
             if room < 1 or self._discarding:
                 room = settings.max_queue
+            if self._streamed:
+                self._hold()
             self._events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
         if protocol.plain and not self._discarding:
             if self._emitter.carrying:
-                self._events = self._emitter.feed(self._events)
+                if self._stream is None:
+                    self._events = self._emitter.feed(self._events)
             else:
                 self._inbox += self._events  # type: ignore[arg-type]  # nothing but messages
                 self._events = []
@@ -276,6 +287,19 @@ class Connection(Writer):
             else:
                 self._flush_or_write()
 
+    def _hold(self) -> None:
+        """See that a message which may be too large to be received whole fails where somebody wants it whole only.
+
+        Otherwise it waits, as if the inbox were full, for ``receive()`` or ``receive_stream()``.
+        """
+        protocol = self._protocol
+        stream = self._stream
+        wanted_whole = self._emitter.carrying or (stream is None and self._receiving)
+        wanted = stream is not None and stream._waiting and not stream._begun  # noqa: SLF001 - one engine in two modules
+        protocol.holding = self._discarding or wanted or not wanted_whole
+        if self._discarding and protocol.held:
+            protocol.give_pieces()
+
     def _tell_events(self) -> None:
         """Tell what has been read, in order, until a full channel holds it up."""
         events = self._events
@@ -289,10 +313,15 @@ class Connection(Writer):
                     self._emitter.blocked.clear()  # Full channels do not hold up a close.
             elif isinstance(event, Pong):
                 self._answered(event.payload)
+            elif isinstance(event, Piece) and self._stream is not None and self._stream._asked:  # noqa: SLF001
+                self._stream._add(event)  # noqa: SLF001 - one engine in two modules
 
     def _deliver(self, message: str | bytes) -> None:
         """A message goes to every subscription that matches it; where there is none, it is kept for ``receive()``."""
         if self._discarding:
+            return
+        if self._stream is not None and not (self._stream._begun or self._inbox):  # noqa: SLF001 - as above
+            self._inbox.append(message)
             return
         emitter = self._emitter
         found = False
@@ -309,6 +338,10 @@ class Connection(Writer):
     def _is_full(self) -> bool:
         settings = self._settings
         inbox = self._inbox
+        if self._protocol.held and not self._emitter.carrying:
+            return True
+        if self._stream is not None and self._stream._is_full():  # noqa: SLF001 - as above
+            return True
         return len(inbox) >= settings.max_queue or sum(map(len, inbox)) >= settings.max_queue_bytes
 
     def _attend(self) -> None:
@@ -359,7 +392,10 @@ class Connection(Writer):
     def _goes_on_in_background(self) -> bool:
         if self._protocol.state is not State.OPEN:
             return not self._ended
-        if (self._receiving or self._channel_receivers) and not self._emitter.calling:
+        stream = self._stream
+        if stream is not None and stream._waiting:  # noqa: SLF001 - as above
+            return False
+        if ((stream is None and self._receiving) or self._channel_receivers) and not self._emitter.calling:
             return False  # What was read is handed over, and with it the role.
         if self._is_full():
             self._stalled = True
@@ -441,13 +477,14 @@ class Connection(Writer):
         """The peer takes nothing any more. What it sent before, its Close above all, may still be in the socket."""
         settings = self._settings
         room = settings.max_queue_bytes
+        self._protocol.holding = False
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while self._transport.resumable and room > 0 and self._protocol.state in LISTENING:
                 data = b"" if self._protocol.pending else self._transport.try_receive()
                 if not data and not self._protocol.pending:
                     break
                 events = self._read(data or b"", max_messages=settings.max_queue, max_bytes=room)
-                room -= len(data or b"") + sum(len(event) for event in events if isinstance(event, (str, bytes)))
+                room -= len(data or b"") + sum(map(size_of, events))
                 self._events += events
         self._end()
 

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from .wire.frames import Frame
+from .wire.frames import Frame, Opcode
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from .streaming import MessageStream
     from .transaction import Transaction
 
-__all__ = ["Compressing", "Data", "FrameFields", "Sending", "SentCallback", "compose"]
+__all__ = [
+    "Binary",
+    "Compressing",
+    "Data",
+    "FrameFields",
+    "Pieces",
+    "Sending",
+    "SentCallback",
+    "Text",
+    "compose",
+    "compose_whole",
+]
 
 Data = bytes | bytearray | memoryview
 """What goes as a binary message, and as the payload of a frame."""
+
+Text: TypeAlias = "str | AsyncIterable[str | bytes]"
+"""What goes as a text message: whole, or the pieces as they come."""
+
+Binary: TypeAlias = "Data | AsyncIterable[Data] | MessageStream"
+"""What goes as a binary message: whole, or the pieces as they come."""
 
 FrameFields = Frame | Sequence[Any]
 """``[fin, rsv1, rsv2, rsv3, opcode, payload]``"""
@@ -23,6 +43,13 @@ SentCallback = Callable[["Transaction"], object]
 """Called with the transaction once everything queued so far has been handed to the kernel; may be asynchronous."""
 
 _MISSING: Any = object()
+
+
+class Pieces(NamedTuple):
+    """A message that is sent as its pieces come."""
+
+    opcode: Opcode
+    source: AsyncIterable[object]
 
 
 class Compressing(TypedDict, total=False):
@@ -46,8 +73,8 @@ def compose(
     cb: SentCallback | None = None,
     compress: Any = _MISSING,
     **unknown: Any,
-) -> tuple[str | bytes | Frame, SentCallback | None, bool | None]:
-    """Return the message or frame to send, the callback, and whether to compress; None where that is not said.
+) -> tuple[str | bytes | Frame | Pieces, SentCallback | None, bool | None]:
+    """Return the message, frame or pieces to send, the callback, and whether to compress; None where that is not said.
 
     Raises TypeError and ValueError that say what was given and what is accepted.
     """
@@ -79,17 +106,35 @@ def compose(
         if compress is not None:
             raise TypeError("compress= says how a message is sent; frame= is sent as it is, with the rsv1 given in it")
         return _frame(frame), cb, None
+    return _message(message, text, binary), cb, compress
+
+
+def compose_whole(*given: Any, **forms: Any) -> tuple[str | bytes | Frame, SentCallback | None, bool | None]:
+    """Do as :func:`compose`, for what has no time to wait for pieces."""
+    payload, callback, compress = compose(*given, **forms)
+    if isinstance(payload, Pieces):
+        raise TypeError(f"a message is given whole here, and only send() takes its pieces; not {payload.source!r:.60}")
+    return payload, callback, compress
+
+
+def _message(message: Any, text: Any, binary: Any) -> str | bytes | Pieces:
+    """The one of the three that is given."""
+    for opcode, source in ((Opcode.TEXT, text), (Opcode.BINARY, binary)):
+        if isinstance(source, AsyncIterable):
+            return Pieces(opcode, source)
     if text is not _MISSING:
         if not isinstance(text, str):
             raise TypeError(f"text= is str, not {type(text).__name__}; bytes go as binary=")
-        return str(text), cb, compress
+        return str(text)
     payload = message if binary is _MISSING else binary
     if isinstance(payload, (bytes, bytearray, memoryview)):
-        return bytes(payload), cb, compress
+        return bytes(payload)
     if binary is _MISSING and isinstance(payload, str):
-        return str(payload), cb, compress
-    accepted = "str or bytes; objects go as json=" if binary is _MISSING else "bytes; str goes as text="
-    raise TypeError(f"{names[0]} is {accepted}: not {type(payload).__name__}")
+        return str(payload)
+    name, accepted = ("a message", "str or bytes; objects go as json=")
+    if binary is not _MISSING:
+        name, accepted = ("binary=", "bytes; str goes as text=")
+    raise TypeError(f"{name} is {accepted}: not {type(payload).__name__}")
 
 
 def _frame(fields: Any) -> Frame:

@@ -8,6 +8,7 @@ This is the surface of the seed, ``Pyjo.Transaction.WebSocket``, and of what it 
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncGenerator, AsyncIterable
 from secrets import token_bytes
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -19,9 +20,10 @@ from .attributes import Attributes
 from .channels import receive_through
 from .connection import TURN
 from .events import CARRYING
-from .forms import compose
+from .forms import Pieces, compose, compose_whole
+from .streaming import MessageStream
 from .wire import frames
-from .wire.frames import Close, Frame
+from .wire.frames import Close, Frame, Opcode
 from .wire.protocol import State, check_close
 from .writer import CORK_SIZE
 
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .forms import Compressing, Data, FrameFields, Sending, SentCallback
+    from .forms import Binary, Compressing, Data, FrameFields, Sending, SentCallback, Text
     from .housekeeper import Housekeeper
     from .settings import Settings
     from .transport import Transport
+    from .wire.fragments import Fragmenter
     from .wire.protocol import Protocol
 
 __all__ = ["Transaction", "TransactionStatistics"]
@@ -42,6 +45,11 @@ MAX_PING = 125
 """Bytes of a ping's payload: any control frame's (RFC 6455, section 5.5)."""
 
 _MESSAGE_TYPES: frozenset[Any] = frozenset({str, bytes})
+
+
+def _is_control(payload: object) -> bool:
+    """Whether it may go between the fragments of a message (RFC 6455, section 5.4)."""
+    return isinstance(payload, Frame) and payload.opcode >= Opcode.CLOSE
 
 
 class TransactionStatistics(NamedTuple):
@@ -91,7 +99,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
             state=self._protocol.state.value,
             messages_waiting=len(self._inbox),
             bytes_unsent=self._queued(),
-            tasks_waiting_receive=int(self._receiving),
+            tasks_waiting_receive=int(self._receiving and (self._stream is None or self._stream._waiting)),  # noqa: SLF001
             tasks_waiting_send=len(self._writers or ()) + (self._writing and not self._writer_runs),
             pings_waiting=len(self._pings),
             latency=self._latency,
@@ -149,6 +157,23 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         self._attend()
         return message
 
+    def receive_stream(self) -> MessageStream:
+        """Receive the next message as it arrives: ``async with ws.receive_stream() as message``.
+
+        Entering the block waits until a message begins, and raises as :meth:`receive` does; then ``async for piece in
+        message`` gives its pieces; see :class:`~trio_pyjo_ws.streaming.MessageStream`. No more is kept of it than
+        ``max_queue_bytes``, and :attr:`max_websocket_size` does not bound it. Leaving the block discards the rest,
+        which is read past as it comes. While the block is open no other task may receive.
+
+        The message goes here, whatever subscribes to messages; one that ``receive()`` would return at once is given in
+        one piece. From the first call on, a message that is over the limit, and any compressed one, waits (and so does
+        all behind it) while nobody receives and nothing subscribes: for :meth:`receive`, which fails at it with 1009,
+        or for this. Before, it fails at once.
+
+        Entering is a checkpoint as :meth:`receive` is. Cancelled, it loses no message that has not begun.
+        """
+        return MessageStream(self)
+
     # Sending
 
     @overload
@@ -156,17 +181,17 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     @overload
     async def send(self, cb: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, text: str, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, cb: SentCallback, /, *, text: Text, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, binary: Data, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, cb: SentCallback, /, *, binary: Binary, **more: Unpack[Compressing]) -> None: ...
     @overload
     async def send(self, cb: SentCallback, /, *, json: Any, **more: Unpack[Compressing]) -> None: ...
     @overload
     async def send(self, cb: SentCallback, /, *, frame: FrameFields) -> None: ...
     @overload
-    async def send(self, *, text: str, **more: Unpack[Sending]) -> None: ...
+    async def send(self, *, text: Text, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, *, binary: Data, **more: Unpack[Sending]) -> None: ...
+    async def send(self, *, binary: Binary, **more: Unpack[Sending]) -> None: ...
     @overload
     async def send(self, *, json: Any, **more: Unpack[Sending]) -> None: ...
     @overload
@@ -184,6 +209,12 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         compressed, or not, whatever :attr:`compressed` and the threshold of :class:`Deflate` say; True is a ValueError
         where the opening handshake lets this side compress nothing.
 
+        ``text=`` and ``binary=`` also take an asynchronous iterable of the message's pieces, each of which is sent as
+        it comes; str for a text, or bytes that are UTF-8 as a whole. Until the message has ended, others wait, and
+        control frames go between its pieces. Where the iterable raises, or a piece does not fit, the exception comes
+        out and the connection is closed with 1011; cancelled behind its first piece, too. An asynchronous generator is
+        closed in any case.
+
         Raises TypeError or ValueError before anything is written where the arguments do not fit,
         :class:`ConnectionClosed` when the connection has ended, and :class:`trio.ClosedResourceError` when this side
         has closed it.
@@ -195,6 +226,11 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
             payload, callback, compress = given[0], None, None  # the usual form
         else:
             payload, callback, compress = compose(*given, **forms)
+            if isinstance(payload, Pieces):
+                await self._send_stream(payload, callback, compress)
+                return
+        if self._fragmenting and not _is_control(payload):
+            await self._wait_turn()
         if self._unsent:
             await self._wait_room()
         self._queue(payload, callback, compress)
@@ -233,10 +269,13 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     def send_nowait(self, *given: Any, **forms: Any) -> None:
         """Queue what :meth:`send` would send, and return at once. It is written in the next turn of the scheduler.
 
-        Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already.
+        Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already, or
+        a message is being sent in pieces.
         """
-        payload, callback, compress = compose(*given, **forms)
-        if self._protocol.state is State.OPEN and self._queued() >= self._write_limit:
+        payload, callback, compress = compose_whole(*given, **forms)
+        if self._protocol.state is State.OPEN and (
+            self._queued() >= self._write_limit or (self._fragmenting and not _is_control(payload))
+        ):
             raise trio.WouldBlock
         self._queue(payload, callback, compress)
         if self._unsent or self._writing:
@@ -257,6 +296,46 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
             self._write_watched = True
         if self._protocol.state is not State.OPEN:  # That was a Close frame.
             self._closing_began()
+
+    async def _send_stream(self, pieces: Pieces, callback: SentCallback | None, compress: bool | None) -> None:
+        try:
+            await self._wait_turn()
+            if self._protocol.state is not State.OPEN:
+                raise self._closed_error()
+            await self._send_fragments(pieces.source, self._protocol.fragmenter(pieces.opcode, compress), callback)
+        finally:
+            if isinstance(pieces.source, AsyncGenerator):
+                await pieces.source.aclose()
+        if self._unsent:
+            await self._wait_written(self._sent + self._queued())
+
+    async def _send_fragments(
+        self, source: AsyncIterable[object], fragmenter: Fragmenter, callback: SentCallback | None
+    ) -> None:
+        self._fragmenting = True
+        try:
+            async for piece in source:
+                fragment = fragmenter.cut(piece)
+                if fragment is not None:
+                    await self._send_fragment(Frame.from_head(*fragment))
+            self._queue(Frame.from_head(*fragmenter.end()), callback, None)
+            self._write_soon()
+        except BaseException as exc:
+            # Half of the message must not be taken for all of it, and nothing else can follow.
+            if fragmenter.begun or isinstance(exc, Exception):
+                self._close_soon(1011, "a message could not be completed")
+            raise
+        finally:
+            self._fragmenting = False
+            self._wake_writers()
+
+    async def _send_fragment(self, frame: Frame) -> None:
+        await checkpoint_if_cancelled()
+        self._queue(frame, None, None)
+        self._write_soon()
+        await self._wait_room()
+        if perf_counter() - self._housekeeper.turn_started > TURN:
+            await self._yield()
 
     def _bind(self, callback: SentCallback) -> Callable[[], None]:
         def call() -> None:
@@ -477,7 +556,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
 
         A compressed message becomes part of what the peer decompresses: build it only to send it, and in order.
         """
-        payload, callback, compress = compose(*given, **forms)
+        payload, callback, compress = compose_whole(*given, **forms)
         if callback is not None:
             raise TypeError("build_message() takes no callback: nothing is sent")
         if isinstance(payload, Frame):

@@ -63,6 +63,7 @@ class Writer:
         self._wrote = False  # since somebody last waited for the peer, and in this turn of the scheduler
         self._writer_runs = False
         self._writers: ParkingLot | None = None
+        self._fragmenting = False  # A message is being sent in fragments, and no other may come between them.
         self._write_watched = False
         self._drain_callbacks: list[tuple[int, Callable[[], None]]] = []
 
@@ -173,6 +174,11 @@ class Writer:
         finally:
             if self._queued():
                 self._flush_or_write()
+
+    async def _wait_turn(self) -> None:
+        """Wait until the message that is being sent in pieces has ended, or the connection is not open any more."""
+        while self._fragmenting and self._protocol.state is State.OPEN:
+            await self._wait_writer()
 
     async def _wait_room(self) -> None:
         """Wait until less than the write limit is queued, or the connection is not open any more."""

@@ -42,6 +42,7 @@ __all__ = [
     "State",
     "check_close",
     "default_max_websocket_size",
+    "size_of",
 ]
 
 MAX_WEBSOCKET_SIZE = 262_144
@@ -144,7 +145,8 @@ def _to_bytes(message: object) -> bytes:
     return bytes(message)
 
 
-def _size_of(event: object) -> int:
+def size_of(event: object) -> int:
+    """Bytes or characters of the message, or the piece of one, that ``event`` is; 0 for any other."""
     if isinstance(event, Piece):
         event = event.data
     return len(event) if isinstance(event, (str, bytes)) else 0
@@ -272,7 +274,7 @@ class Protocol:
                 data = b""
                 self.plain = self.plain and decoder.plain
                 self._interpret(items, events)
-            size += sum(map(_size_of, events[before:]))
+            size += sum(map(size_of, events[before:]))
             if self._breach or self.state not in _READS:
                 return events
             self.pending = decoder.pending or self._assembly.has_more or bool(self._kept)
@@ -314,13 +316,18 @@ class Protocol:
         """Whether a message is being given in pieces, and its last has not come."""
         return self._assembly.begun
 
+    @property
+    def midway(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._decoder.midway
+
     def give_pieces(self) -> None:
         """Give the message that is being received, or else the next, as :class:`Piece` after piece, of any size.
 
         ``pending`` tells that there is a first piece already. The messages behind it come whole again.
         """
         self._decoder.parts = self._assembly.streaming = True
-        self.pending = self.pending or self._decoder.midway
+        self.pending = self.pending or self.midway
 
     def give_whole(self) -> None:
         """Take :meth:`give_pieces` back, while no piece has been given."""
