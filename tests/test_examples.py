@@ -76,6 +76,10 @@ finish Close(code=1000, reason='')
 11 bytes of text
 True True
 """,
+    "typed": """\
+Order(article='lamp', count=2)
+{'refused': 'Expected `int`, got `str` - at `$.count`'}
+""",
     "sending": """\
 'Hello World!'
 b'Hello World!'

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import pytest
+import trio
 
-from trio_pyjo_ws.forms import compose
+from trio_pyjo_ws.forms import compose, compose_whole
 from trio_pyjo_ws.wire.frames import Frame, Opcode
 
 
@@ -43,12 +44,12 @@ class Text(str):
     ],
 )
 def test_one_payload_in_any_of_its_forms(given: list[Any], forms: dict[str, Any], payload: object) -> None:
-    assert compose(*given, **forms) == (payload, None, None)
-    assert compose(callback, *given, **forms) == (payload, callback, None)
-    assert compose(*given, **forms, cb=callback) == (payload, callback, None)
-    assert compose(*given, **forms, cb=None) == (payload, None, None)
+    assert compose(None, *given, **forms) == (payload, None, None)
+    assert compose(None, callback, *given, **forms) == (payload, callback, None)
+    assert compose(None, *given, **forms, cb=callback) == (payload, callback, None)
+    assert compose(None, *given, **forms, cb=None) == (payload, None, None)
     # What travels on is of the plain type, and is not changed by what the caller does with its own object later.
-    assert type(compose(*given, **forms)[0]) in {str, bytes, Frame}
+    assert type(compose(None, *given, **forms)[0]) in {str, bytes, Frame}
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -56,8 +57,8 @@ def test_one_payload_in_any_of_its_forms(given: list[Any], forms: dict[str, Any]
     ("given", "forms"), [(["a"], {}), ([b"a"], {}), ([], {"text": "a"}), ([], {"binary": b"a"}), ([], {"json": "a"})]
 )
 def test_any_message_may_say_whether_it_is_compressed(given: list[Any], forms: dict[str, Any], compress: bool) -> None:
-    payload, _, _ = compose(*given, **forms)
-    assert compose(callback, *given, **forms, compress=compress) == (payload, callback, compress)
+    payload, _, _ = compose(None, *given, **forms)
+    assert compose(None, callback, *given, **forms, compress=compress) == (payload, callback, compress)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +107,23 @@ def test_anything_else_is_named(
     given: list[Any], forms: dict[str, Any], error: type[Exception], names: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        compose(*given, **forms)
+        compose(None, *given, **forms)
     for name in names:
         assert name in str(caught.value)
 
 
 def test_what_is_given_is_shown_in_part_only() -> None:
     with pytest.raises(TypeError) as caught:
-        compose("a" * 10_000, "b")
+        compose(None, "a" * 10_000, "b")
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("form", "opcode"), [("text", Opcode.TEXT), ("binary", Opcode.BINARY)])
+def test_pieces_are_for_those_who_can_wait(form: str, opcode: Opcode) -> None:
+    pieces = trio.open_memory_channel[str](0)[1]
+    assert compose(None, callback, **{form: pieces}, compress=True) == ((opcode, pieces), callback, True)
+    with pytest.raises(TypeError, match="only send"):
+        compose_whole(None, **{form: pieces})
+    with pytest.raises(TypeError, match="a message is str or bytes"):
+        compose(None, pieces)
+    assert compose_whole(None, "whole") == ("whole", None, None)

@@ -29,9 +29,15 @@ COUNTS = [
 TIMES = ["open_timeout", "close_timeout", "ping_interval", "ping_timeout"]
 
 
+@pytest.mark.parametrize("codec", [1, "json", object(), {}])
+def test_a_json_codec_has_dumps_and_loads(codec: object) -> None:
+    with pytest.raises(TypeError, match=r"json is a module or an object with dumps\(\) and loads\(\), not"):
+        Settings.of({"json": codec})
+
+
 def test_every_setting_is_an_option_and_every_option_a_setting() -> None:
     names = {field.name for field in fields(Settings)}
-    assert names == set(Options.__annotations__) == {"compression", *COUNTS, *TIMES}
+    assert names == set(Options.__annotations__) == {"compression", "json", *COUNTS, *TIMES}
 
 
 def test_every_setting_of_a_server_is_an_option_and_every_option_a_setting() -> None:

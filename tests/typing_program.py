@@ -5,11 +5,14 @@ A line that mypy must refuse carries the error's name; where mypy accepted it af
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import json
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+import orjson
 from typing_extensions import assert_type
 
-from trio_pyjo_ws import Close, Frame, Opcode, Request, Transaction
+from trio_pyjo_ws import Close, Frame, Opcode, Request, Transaction, open_websocket
 from trio_pyjo_ws.testing import (
     Faults,
     FaultyStream,
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import trio
+
+
+class Order(msgspec.Struct):
+    article: str
 
 
 def sent(ws: Transaction) -> None: ...
@@ -120,6 +127,19 @@ async def tested(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
     Faults(stall="for ever")  # type: ignore[call-arg]
 
 
+async def accepted_as_json(ws: Transaction) -> None:
+    assert_type(await ws.receive_json(type=Order), Order)
+    assert_type(await ws.receive_json(type=list[Order]), list[Order])
+    assert_type(await ws.receive_json(type=Order | None), Any)
+    assert_type(await ws.receive_json(), Any)
+    assert_type(ws.open_channel("json", type=Order), "trio.MemoryReceiveChannel[Order]")
+    assert_type(ws.open_channel("json", 5, type=Order | None), "trio.MemoryReceiveChannel[Any]")
+    assert_type(ws.open_channel("text"), "trio.MemoryReceiveChannel[Any]")
+    await ws.send(json=Order("lamp"))
+    open_websocket("ws://localhost/", json=orjson)
+    open_websocket("ws://localhost/", json=json)
+
+
 async def refused(ws: Transaction) -> None:
     await ws.send()  # type: ignore[call-overload]
     await ws.send(1)  # type: ignore[call-overload]
@@ -140,6 +160,9 @@ async def refused(ws: Transaction) -> None:
     await ws.send(binary=words())  # type: ignore[arg-type]
     await ws.send(words())  # type: ignore[call-overload]
     ws.send_nowait(text=words())  # type: ignore[call-overload]
+    ws.open_channel("text", type=Order)  # type: ignore[call-overload]
+    await ws.receive_json(Order)  # type: ignore[call-overload]
+    open_websocket("ws://localhost/", json=msgspec.json)  # type: ignore[arg-type]
     await ws.send(txt="a")  # type: ignore[call-overload]
     await ws.send("a", cb=1)  # type: ignore[call-overload]
     await ws.send("a", cb=text)  # type: ignore[arg-type]

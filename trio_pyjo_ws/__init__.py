@@ -5,6 +5,7 @@ from .broadcasting import broadcast, broadcast_nowait
 from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
 from .listeners import UnixListener, inherited_listeners, open_unix_listener
+from .objects import JsonCodec
 from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
 from .settings import Options, ServerOptions
@@ -20,6 +21,7 @@ __all__ = [
     "Deflate",
     "Frame",
     "HandshakeError",
+    "JsonCodec",
     "LocalProtocolError",
     "MessageStream",
     "Opcode",

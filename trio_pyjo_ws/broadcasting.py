@@ -36,7 +36,7 @@ class _Broadcast:
             raise ValueError(f"slow= is one of {', '.join(map(repr, policies))}, not {slow!r}")
         if code not in SLOW_CODES:
             raise ValueError(f"code= is 1008 or 1013, not {code!r}")
-        payload = compose(message)[0]
+        payload = compose(None, message)[0]
         assert not isinstance(payload, (Frame, Pieces))
         self._message: str | bytes = payload
         self._slow = slow

@@ -15,25 +15,30 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from .connection import TURN
-from .events import UndecodedJson
+from .objects import UndecodedJson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .connection import Connection
 
 __all__ = ["receive_through"]
 
 
-def receive_through(connection: Connection, channel: trio.MemoryReceiveChannel[Any]) -> trio.MemoryReceiveChannel[Any]:
+def receive_through(
+    connection: Connection, channel: trio.MemoryReceiveChannel[Any], typed: Callable[[str | bytes], Any] | None = None
+) -> trio.MemoryReceiveChannel[Any]:
     """Have ``channel``, which ``connection`` feeds, read from the network where it is empty; return it.
 
-    JSON is decoded on the way out, in the reader, so that what does not decode raises there and only there.
+    JSON is decoded on the way out, in the reader, so that what does not decode raises there and only there: by
+    ``typed``, where that is given.
     """
     take, clone, close = channel.receive_nowait, channel.clone, channel.close
     housekeeper = connection._housekeeper
 
     def receive_nowait() -> object:
         item = take()
-        return item.decode() if isinstance(item, UndecodedJson) else item
+        return item.decode(typed) if isinstance(item, UndecodedJson) else item
 
     async def receive() -> object:
         await checkpoint_if_cancelled()
@@ -45,10 +50,10 @@ def receive_through(connection: Connection, channel: trio.MemoryReceiveChannel[A
             if perf_counter() - housekeeper.turn_started > TURN:
                 await cancel_shielded_checkpoint()  # The item is out of the channel: there is no way back.
                 housekeeper.turn_started = perf_counter()
-        return item.decode() if isinstance(item, UndecodedJson) else item
+        return item.decode(typed) if isinstance(item, UndecodedJson) else item
 
     def clone_receiving() -> trio.MemoryReceiveChannel[Any]:
-        return receive_through(connection, clone())
+        return receive_through(connection, clone(), typed)
 
     def close_and_wake() -> None:
         close()

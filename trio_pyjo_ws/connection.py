@@ -24,7 +24,8 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from .errors import ConnectionClosed
-from .events import Emitter, UndecodedJson
+from .events import Emitter
+from .objects import UndecodedJson
 from .wire.frames import Close, Frame, Opcode
 from .wire.protocol import Piece, Pong, Protocol, State, size_of
 from .writer import Writer
@@ -331,7 +332,7 @@ class Connection(Writer):
             found = emitter.emit("text", message.encode())
         found = emitter.emit("message", message) or found
         if emitter.has("json"):
-            found = emitter.emit("json", UndecodedJson(message)) or found
+            found = emitter.emit("json", UndecodedJson(message, self._settings.json)) or found
         if not found:
             self._inbox.append(message)
 

@@ -9,7 +9,6 @@ nursery behind it, which keeps its calls in order and gives it back pressure, to
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .objects import UndecodedJson
 from .wire.frames import Close
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["CARRYING", "EVENTS", "Callback", "Emitter", "UndecodedJson"]
+__all__ = ["CARRYING", "EVENTS", "Callback", "Emitter"]
 
 logger = logging.getLogger("trio_pyjo_ws")
 
@@ -36,23 +36,6 @@ CALLBACK_BUFFER = 16
 """Events that wait for an asynchronous callback before reading from the network stops."""
 
 Callback = Callable[..., Any]
-
-
-class UndecodedJson:
-    """A message on its way to the subscribers of ``json``, decoded where and when somebody wants the object."""
-
-    __slots__ = ("message", "reported")
-
-    def __init__(self, message: str | bytes) -> None:
-        self.message = message
-        self.reported = False  # that it does not decode, to somebody's callbacks
-
-    def decode(self) -> Any:
-        """The object, a new one each time. Raises ValueError, which names the position in the message."""
-        try:
-            return json.loads(self.message)
-        except RecursionError:
-            raise json.JSONDecodeError("nested too deeply", str(self.message[:60]), 0) from None
 
 
 class Subscription:

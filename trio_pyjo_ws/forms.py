@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import AsyncIterable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from .objects import to_json
 from .wire.frames import Frame, Opcode
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from .objects import JsonCodec
     from .streaming import MessageStream
     from .transaction import Transaction
 
@@ -65,6 +66,8 @@ class Sending(Compressing, total=False):
 
 
 def compose(
+    codec: JsonCodec | None,
+    /,
     *given: Any,
     text: Any = _MISSING,
     binary: Any = _MISSING,
@@ -75,6 +78,8 @@ def compose(
     **unknown: Any,
 ) -> tuple[str | bytes | Frame | Pieces, SentCallback | None, bool | None]:
     """Return the message, frame or pieces to send, the callback, and whether to compress; None where that is not said.
+
+    ``codec`` encodes what is given as ``json=``.
 
     Raises TypeError and ValueError that say what was given and what is accepted.
     """
@@ -100,8 +105,7 @@ def compose(
         what = " and ".join(names) if names else "nothing"
         raise TypeError(f"one of a message, text=, binary=, json= and frame= is sent; given was {what}")
     if json is not _MISSING:
-        # As Mojolicious writes it: compact, and characters as they are. NaN is no JSON.
-        return json_module.dumps(json, separators=(",", ":"), ensure_ascii=False, allow_nan=False), cb, compress
+        return to_json(json, codec), cb, compress
     if frame is not _MISSING:
         if compress is not None:
             raise TypeError("compress= says how a message is sent; frame= is sent as it is, with the rsv1 given in it")
@@ -109,9 +113,11 @@ def compose(
     return _message(message, text, binary), cb, compress
 
 
-def compose_whole(*given: Any, **forms: Any) -> tuple[str | bytes | Frame, SentCallback | None, bool | None]:
+def compose_whole(
+    codec: JsonCodec | None, /, *given: Any, **forms: Any
+) -> tuple[str | bytes | Frame, SentCallback | None, bool | None]:
     """Do as :func:`compose`, for what has no time to wait for pieces."""
-    payload, callback, compress = compose(*given, **forms)
+    payload, callback, compress = compose(codec, *given, **forms)
     if isinstance(payload, Pieces):
         raise TypeError(f"a message is given whole here, and only send() takes its pieces; not {payload.source!r:.60}")
     return payload, callback, compress

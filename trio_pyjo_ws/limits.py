@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .wire.fragments import Piece
 from .wire.negotiate import Response
 from .wire.protocol import State
 
@@ -98,11 +99,11 @@ class Meter:
 
     def _count(self, data: bytes = b"", **bounds: Any) -> list[Event]:
         events = self._read(data, **bounds)
-        count = sum(isinstance(event, (str, bytes)) for event in events)
-        if count:
+        messages = [event for event in events if isinstance(event, (str, bytes, Piece))]
+        if messages:
             self._heard = trio.current_time()
             if self._rate < math.inf:
-                self._spend(count, self._heard)
+                self._spend(sum(not isinstance(event, Piece) or event.final for event in messages), self._heard)
         return events
 
     def _spend(self, count: int, now: float) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .objects import JsonCodec
+
 __all__ = ["Options", "ServerOptions", "ServerSettings", "Settings", "check_ssl_context"]
 
 MAX_HANDSHAKES = 1024
@@ -48,6 +50,7 @@ class Options(TypedDict, total=False):
     close_timeout: float | None
     ping_interval: float | None
     ping_timeout: float | None
+    json: JsonCodec
 
 
 class ServerOptions(Options, total=False):
@@ -92,6 +95,8 @@ class Settings:
     """Seconds between the pings that keep a connection alive."""
     ping_timeout: float = 20.0
     """Seconds from queueing such a ping to its pong, after which the connection is dropped."""
+    json: JsonCodec | None = None
+    """What encodes and decodes JSON, by ``dumps`` and ``loads``, in place of the standard library."""
 
     @classmethod
     def of(cls, options: Any) -> Self:
@@ -148,6 +153,10 @@ def _check(name: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise TypeError(f"compression is True, False or a Deflate, not {value!r}")
         return Deflate() if value else None
+    if name == "json":
+        if not (callable(getattr(value, "dumps", None)) and callable(getattr(value, "loads", None))):
+            raise TypeError(f"json is a module or an object with dumps() and loads(), not {value!r:.60}")
+        return value
     unit = "messages a second" if name == "max_message_rate" else "seconds"
     is_measure = unit != "seconds" or name.endswith(("_timeout", "_interval"))
     if value is None and (is_measure or name in _ENDLESS):

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterable
 from secrets import token_bytes
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -21,6 +21,7 @@ from .channels import receive_through
 from .connection import TURN
 from .events import CARRYING
 from .forms import Pieces, compose, compose_whole
+from .objects import UndecodedJson, decoder_of
 from .streaming import MessageStream
 from .wire import frames
 from .wire.frames import Close, Frame, Opcode
@@ -43,6 +44,8 @@ __all__ = ["Transaction", "TransactionStatistics"]
 
 MAX_PING = 125
 """Bytes of a ping's payload: any control frame's (RFC 6455, section 5.5)."""
+
+T = TypeVar("T")
 
 _MESSAGE_TYPES: frozenset[Any] = frozenset({str, bytes})
 
@@ -157,6 +160,29 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         self._attend()
         return message
 
+    @overload
+    async def receive_json(self) -> Any: ...
+    @overload
+    async def receive_json(self, *, type: type[T]) -> T: ...
+    @overload
+    async def receive_json(self, *, type: object) -> Any: ...
+
+    async def receive_json(self, *, type: Any = None) -> Any:  # noqa: A002 - as msgspec calls it
+        """Receive the next message and return the object that its JSON stands for, be it a text or a binary message.
+
+        ``type`` validates it, by msgspec (the extra ``typed``): a :class:`msgspec.Struct`, a dataclass, a
+        :class:`~typing.TypedDict`, ``list[Order]``, or whatever else msgspec knows.
+
+        Raises ValueError where it does not decode: :class:`json.JSONDecodeError`, or what the codec of the option
+        ``json`` raises; of a type :class:`msgspec.ValidationError`, which names the path to what does not fit, or
+        :class:`msgspec.DecodeError`. The message is gone then, and the connection goes on. Before anything is received
+        it raises ImportError where msgspec is not installed, and TypeError for a type that it does not know.
+        Otherwise as :meth:`receive`.
+        """
+        decode = None if type is None else decoder_of(type)
+        message = await self.receive()
+        return UndecodedJson(message, self._settings.json).decode(decode)
+
     def receive_stream(self) -> MessageStream:
         """Receive the next message as it arrives: ``async with ws.receive_stream() as message``.
 
@@ -203,11 +229,11 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         Returns once it is written, or is in a batch that is written before this task can next block.
 
         ``str`` goes as text, ``bytes`` as binary; ``text=``, ``binary=`` and ``json=`` (any object that JSON can hold,
-        sent as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends any frame as it is. A
-        callable, first or as ``cb=``, is called with the transaction once everything queued so far has been handed to
-        the kernel; asynchronous ones run in a task of the nursery, one after the other. ``compress=`` has this message
-        compressed, or not, whatever :attr:`compressed` and the threshold of :class:`Deflate` say; True is a ValueError
-        where the opening handshake lets this side compress nothing.
+        or a :class:`msgspec.Struct`, sent as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends
+        any frame as it is. A callable, first or as ``cb=``, is called with the transaction once everything queued so
+        far has been handed to the kernel; asynchronous ones run in a task of the nursery, one after the other.
+        ``compress=`` has this message compressed, or not, whatever :attr:`compressed` and the threshold of
+        :class:`Deflate` say; True is a ValueError where the opening handshake lets this side compress nothing.
 
         ``text=`` and ``binary=`` also take an asynchronous iterable of the message's pieces, each of which is sent as
         it comes; str for a text, or bytes that are UTF-8 as a whole. Until the message has ended, others wait, and
@@ -225,7 +251,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         if len(given) == 1 and given[0].__class__ in _MESSAGE_TYPES and not forms:
             payload, callback, compress = given[0], None, None  # the usual form
         else:
-            payload, callback, compress = compose(*given, **forms)
+            payload, callback, compress = compose(self._settings.json, *given, **forms)
             if isinstance(payload, Pieces):
                 await self._send_stream(payload, callback, compress)
                 return
@@ -272,7 +298,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already, or
         a message is being sent in pieces.
         """
-        payload, callback, compress = compose_whole(*given, **forms)
+        payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
         if self._protocol.state is State.OPEN and (
             self._queued() >= self._write_limit or (self._fragmenting and not _is_control(payload))
         ):
@@ -436,7 +462,28 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
 
     # Events
 
-    def open_channel(self, event: str, max_buffer_size: int = 16) -> trio.MemoryReceiveChannel[Any]:
+    @overload
+    def open_channel(
+        self,
+        event: Literal["json"],
+        max_buffer_size: int = ...,
+        *,
+        type: type[T],
+    ) -> trio.MemoryReceiveChannel[T]: ...
+    @overload
+    def open_channel(self, event: str, max_buffer_size: int = ...) -> trio.MemoryReceiveChannel[Any]: ...
+    @overload
+    def open_channel(
+        self, event: Literal["json"], max_buffer_size: int = ..., *, type: object
+    ) -> trio.MemoryReceiveChannel[Any]: ...
+
+    def open_channel(
+        self,
+        event: str,
+        max_buffer_size: int = 16,
+        *,
+        type: Any = None,  # noqa: A002 - as msgspec calls it
+    ) -> trio.MemoryReceiveChannel[Any]:
         """A memory channel that carries an event from now on.
 
         ``binary``: bytes; ``text``: the undecoded UTF-8 bytes; ``message``: str or bytes; ``json``: the decoded object
@@ -445,12 +492,16 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
 
         A message that goes to a channel does not go to :meth:`receive`. Where the channel is full, reading from
         the network waits for it. Closing the channel unsubscribes; it ends when the connection does. JSON that does not
-        decode raises ValueError in the channel's reader, and the connection goes on.
+        decode raises ValueError in the channel's reader, and the connection goes on. ``type``: that of
+        :meth:`receive_json`.
 
         The channel's ``receive()`` is a checkpoint as :meth:`receive` is, and any number of tasks may wait in it.
         """
+        if type is not None and event != "json":
+            raise ValueError(f"type= is for the event 'json', not {event!r}")
+        decode = None if type is None else decoder_of(type)
         channel = self._emitter.open_channel(event, max_buffer_size)
-        return receive_through(self, channel) if event in CARRYING else channel
+        return receive_through(self, channel, decode) if event in CARRYING else channel
 
     @overload
     def on(self, event: Callable[..., Any], /) -> Callable[..., Any]: ...
@@ -556,7 +607,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
 
         A compressed message becomes part of what the peer decompresses: build it only to send it, and in order.
         """
-        payload, callback, compress = compose_whole(*given, **forms)
+        payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
         if callback is not None:
             raise TypeError("build_message() takes no callback: nothing is sent")
         if isinstance(payload, Frame):
