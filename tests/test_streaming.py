@@ -376,6 +376,60 @@ async def test_a_streamed_message_is_not_delivered_elsewhere(autojump_clock: Moc
         assert seen == [b"whole", b"other", b"in ", b"pieces", b"other"]
 
 
+async def test_a_stream_and_the_readers_of_channels_take_turns(autojump_clock: MockClock) -> None:
+    async with connected(max_websocket_size=SMALL, max_queue_bytes=5_000) as (ws, peer, nursery):
+        got: list[Any] = []
+        nursery.start_soon(receive_all, ws.open_channel("message"), got)
+        await wait_all_tasks_blocked()
+        streamed: list[Any] = []
+        halfway = trio.Event()
+
+        async def receive() -> None:
+            async with ws.receive_stream() as message:
+                streamed.append(await message.__anext__())
+                await halfway.wait()
+                streamed.extend([piece async for piece in message])
+
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        peer.send(PONG, begin(b"1"))
+        await wait_all_tasks_blocked()
+        peer.send(*[fragment(b"x" * 900)] * 10)
+        await wait_all_tasks_blocked()
+        assert streamed == ["1"]
+        peer.send(*[fragment(b"x" * 900)] * 10, end(b"2"), "behind")
+        await trio.sleep(5)  # Its reader is slow, and those of the channel do not read on for it.
+        assert got == []
+        halfway.set()
+        await wait_all_tasks_blocked()
+        assert "".join(streamed) == "1" + "x" * 18_000 + "2"
+        assert got == ["behind"]
+
+
+async def test_a_message_over_the_limit_goes_to_a_stream_that_waits_beside_a_channel(
+    autojump_clock: MockClock,
+) -> None:
+    async with connected(max_websocket_size=SMALL) as (ws, peer, nursery):
+        got: list[Any] = []
+        nursery.start_soon(receive_all, ws.open_channel("message"), got)
+        await wait_all_tasks_blocked()
+        streamed: list[Any] = []
+
+        async def receive() -> None:
+            streamed.extend(await pieces_of(ws))
+
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        peer.send("x" * 5_000, "behind")
+        await wait_all_tasks_blocked()
+        assert "".join(streamed) == "x" * 5_000
+        assert got == ["behind"]
+        peer.send("x" * 5_000)
+        await wait_all_tasks_blocked()
+        assert ws.close is not None
+        assert ws.close.code == 1009
+
+
 async def test_while_it_is_open_nobody_else_receives(autojump_clock: MockClock) -> None:
     async with connected() as (ws, peer, _):
         peer.send(begin(b"one"))
