@@ -33,6 +33,7 @@ ROOMS = [
     {"wire.negotiate"},
     {"wire.forwarded"},
     {"wire.http1"},
+    {"wire.redirect", "wire.tunnel"},
     {"wire"},
     # An adapter stands above the room that needs it, which imports it where it is used; or below all, for the user.
     {"adapters"},
@@ -49,8 +50,9 @@ ROOMS = [
     {"channels", "streaming"},
     {"transaction"},
     {"listeners", "limits", "routing"},
-    {"authentication"},
+    {"authentication", "dialing"},
     {"broadcasting", "client", "server"},
+    {"reconnection"},
     {""},
     {"testing.faults", "testing.peer"},
     {"testing.pairs", "testing.server"},

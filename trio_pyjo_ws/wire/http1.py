@@ -39,7 +39,7 @@ from .negotiate import (
 from .protocol import Agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .deflate import Deflate
 
@@ -48,9 +48,13 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "MAX_REQUEST_LINE",
     "MAX_RESPONSE_BODY",
+    "USER_AGENT",
     "ClientHandshake",
+    "Exchange",
     "ServerHandshake",
     "Url",
+    "basic",
+    "split_url",
 ]
 
 MAX_HEADER_BYTES: Final = 65_536
@@ -64,6 +68,9 @@ MAX_REQUEST_LINE: Final = 8_192
 
 MAX_RESPONSE_BODY: Final = 65_536
 """Bytes of a refusing response's body that the client keeps: it explains the refusal to a person, the rest is cut."""
+
+USER_AGENT: Final = "trio_pyjo_ws"
+"""The value of User-Agent, unless the caller has another."""
 
 MAX_INFORMATIONAL: Final = 5
 """Responses such as 103 Early Hints that the client skips before the one that counts; Go's net/http takes 5."""
@@ -104,31 +111,17 @@ class Url(NamedTuple):
         A host name that is not ASCII becomes IDNA (RFC 3490, by the standard library's codec), other characters that
         are not ASCII are percent-encoded (RFC 3987, section 3.1).
         """
-        forbidden = _FORBIDDEN_IN_URL.search(url)
-        if forbidden is not None:
-            found = f"{forbidden[0]!r} at {forbidden.start()}"
-            raise ValueError(f"URL has {found}, accepted are no spaces and control characters")
-        if "#" in url:
-            raise ValueError("URL has a fragment, accepted is none (RFC 6455, section 3)")
-        match = _URL.fullmatch(url)
-        if match is None:
-            # Not shown: it may hold a password.
-            raise ValueError("URL is malformed, accepted is ws://host:port/path or wss://host:port/path")
-        scheme = match["scheme"].lower()
-        if scheme not in _PORTS:
-            raise ValueError(f"URL has the scheme {shorten(match['scheme'])}, accepted are 'ws' and 'wss'")
-        host, authority = _parse_host(match["host"])
-        port = _PORTS[scheme]
-        if match["port"]:
-            if _PORT.fullmatch(match["port"]) is None or not 1 <= int(match["port"]) <= 65_535:
-                raise ValueError(f"URL has the port {shorten(match['port'])}, accepted is 1 to 65535")
-            port = int(match["port"])
-        if port != _PORTS[scheme]:
-            authority = f"{authority}:{port}"
-        target = match["target"] or "/"
+        scheme, user_information, host, port, target = split_url(url, _PORTS)
+        bracketed = f"[{host}]" if ":" in host else host
+        authority = bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}"
         if not target.startswith("/"):
             target = f"/{target}"
-        return cls(scheme == "wss", host, port, quote(target, safe=_ASCII), authority, match["user"] or None)
+        return cls(scheme == "wss", host, port, quote(target, safe=_ASCII), authority, user_information)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port in their shortest form: two URLs with the same are of the same origin (RFC 6454)."""
+        return f"{'wss' if self.secure else 'ws'}://{self.authority}"
 
     def __repr__(self) -> str:
         hidden = None if self.user_information is None else "..."
@@ -138,19 +131,46 @@ class Url(NamedTuple):
         )
 
 
-def _parse_host(host: str) -> tuple[str, str]:
-    """The host to connect to, and as it stands in a URI."""
+def split_url(url: str, ports: Mapping[str, int]) -> tuple[str, str | None, str, int, str]:
+    """Scheme, user information, host, port and the rest of a URL; ``ports`` holds each scheme's own.
+
+    ValueError names the part that is wrong and what is accepted, and shows no password.
+    """
+    forbidden = _FORBIDDEN_IN_URL.search(url)
+    if forbidden is not None:
+        found = f"{forbidden[0]!r} at {forbidden.start()}"
+        raise ValueError(f"URL has {found}, accepted are no spaces and control characters")
+    if "#" in url:
+        raise ValueError("URL has a fragment, accepted is none (RFC 6455, section 3)")
+    match = _URL.fullmatch(url)
+    if match is None:
+        # Not shown: it may hold a password.
+        accepted = " or ".join(f"{scheme}://host:port/path" for scheme in ports)
+        raise ValueError(f"URL is malformed, accepted is {accepted}")
+    scheme = match["scheme"].lower()
+    if scheme not in ports:
+        *others, last = map(repr, ports)
+        raise ValueError(f"URL has the scheme {shorten(match['scheme'])}, accepted are {', '.join(others)} and {last}")
+    port = ports[scheme]
+    if match["port"]:
+        if _PORT.fullmatch(match["port"]) is None or not 1 <= int(match["port"]) <= 65_535:
+            raise ValueError(f"URL has the port {shorten(match['port'])}, accepted is 1 to 65535")
+        port = int(match["port"])
+    return scheme, match["user"] or None, _parse_host(match["host"]), port, match["target"] or ""
+
+
+def _parse_host(host: str) -> str:
+    """What to connect to: in lower case and ASCII, an IPv6 address without its brackets."""
     try:
         if host.startswith("["):
-            address = str(IPv6Address(host[1:-1]))
-            return address, f"[{address}]"
+            return str(IPv6Address(host[1:-1]))
         encoded = (host if host.isascii() else host.encode("idna").decode()).lower()
     except ValueError:
         encoded = ""
     if _HOST.fullmatch(encoded) is None:
         accepted = "accepted is a host name, an IPv4 address, or an IPv6 address in brackets"
         raise ValueError(f"URL has the host {shorten(host)}, {accepted}")
-    return encoded, encoded
+    return encoded
 
 
 class _Head:
@@ -221,16 +241,57 @@ def _caller_headers(headers: HeadersLike) -> CIMultiDictProxy[str]:
     return built
 
 
-class ClientHandshake:
+class Exchange:
+    """A request without a body, and the head of its response: what all the requests of a client have in common."""
+
+    request: Request
+    response: Response | None
+    """What the server answered, once its head is complete."""
+    expected = 101
+    """The status that answers the request well."""
+
+    def __init__(self, request: Request, max_header_bytes: int, max_headers: int) -> None:
+        self.request = request
+        self.response = None
+        self._connection = h11.Connection(h11.CLIENT)
+        self._output = self._connection.send(
+            h11.Request(method=request.method, target=request.target, headers=_encode(request.headers))
+        )
+        self._connection.send(h11.EndOfMessage())
+        self._head = _Head(max_header_bytes, max_headers, max_header_bytes)
+        self._informational = 0
+
+    def write(self) -> bytes:
+        """The request, once; then nothing."""
+        output, self._output = self._output, b""
+        return output
+
+    def _read_head(self, data: bytes) -> Response | None:
+        """The response once its head is complete, None while more is needed; ``rest`` of the head has what follows."""
+        while (head := self._head.add(data)) is not None:
+            self._connection.receive_data(head)
+            event = cast("h11.InformationalResponse | h11.Response", self._connection.next_event())
+            status = event.status_code
+            if status > 599:
+                raise HandshakeError(f"expected status {self.expected}, found {status}")
+            if status >= 200 or status == 101:
+                self.response = Response(status, _decode(event), reason=event.reason.decode("latin-1"))
+                return self.response
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                found = f"{status} after {MAX_INFORMATIONAL} such responses"
+                raise HandshakeError(f"expected status {self.expected}, found {found}")
+            data = b""  # the next head may be there already
+        return None
+
+
+class ClientHandshake(Exchange):
     """The client's side of one opening handshake.
 
     Everything that cannot be sent raises TypeError or ValueError here, before there is a connection. ``headers`` go
     into the request as they are; a Host, User-Agent or Authorization among them replaces that of the handshake.
     """
 
-    request: Request
-    response: Response | None
-    """What the server answered, once its head is complete."""
     rest: bytes
     """What arrived behind the head of the 101."""
 
@@ -242,7 +303,7 @@ class ClientHandshake:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         deflate: Deflate | None = None,
-        user_agent: str | None = "trio_pyjo_ws",
+        user_agent: str | None = USER_AGENT,
         max_header_bytes: int = MAX_HEADER_BYTES,
         max_headers: int = MAX_HEADERS,
         max_response_body: int = MAX_RESPONSE_BODY,
@@ -260,7 +321,7 @@ class ClientHandshake:
         if user_agent is not None:
             built["User-Agent"] = user_agent
         if url.user_information is not None:
-            built["Authorization"] = _basic(url.user_information)
+            built["Authorization"] = basic(url.user_information)
         if origin is not None:
             built["Origin"] = origin
         built["Upgrade"] = "websocket"
@@ -279,23 +340,10 @@ class ClientHandshake:
         for name in ("Host", "Origin"):
             if len(built.getall(name, ())) > 1:
                 raise ValueError(f"header {name} is given twice, accepted is once")
-        self.request = Request("GET", url.target, list(built.items()))
-        self.response = None
+        super().__init__(Request("GET", url.target, list(built.items())), max_header_bytes, max_headers)
         self.rest = b""
-        self._connection = h11.Connection(h11.CLIENT)
-        self._output = self._connection.send(
-            h11.Request(method=b"GET", target=url.target.encode(), headers=_encode(self.request.headers))
-        )
-        self._connection.send(h11.EndOfMessage())
-        self._head = _Head(max_header_bytes, max_headers, max_header_bytes)
-        self._informational = 0
         self._body = bytearray()
         self._ended = False
-
-    def write(self) -> bytes:
-        """The request, once; then nothing."""
-        output, self._output = self._output, b""
-        return output
 
     def read(self, data: bytes) -> Agreement | None:
         """Take what arrived: the agreement once the server has agreed, None while more is needed.
@@ -320,24 +368,11 @@ class ClientHandshake:
     def _read(self, data: bytes) -> Agreement | None:
         if self.response is not None:
             return self._read_body(self.response, data)
-        while True:
-            head = self._head.add(data)
-            if head is None:
-                return None
-            self._connection.receive_data(head)
-            event = cast("h11.InformationalResponse | h11.Response", self._connection.next_event())
-            status = event.status_code
-            if status >= 200 or status == 101:
-                break
-            self._informational += 1
-            if self._informational > MAX_INFORMATIONAL:
-                raise HandshakeError(f"expected status 101, found {status} after {MAX_INFORMATIONAL} such responses")
-            data = b""  # the next head may be there already
-        if status > 599:
-            raise HandshakeError(f"expected status 101, found {status}")
-        response = self.response = Response(status, _decode(event), reason=event.reason.decode("latin-1"))
+        response = self._read_head(data)
+        if response is None:
+            return None
         behind = bytes(self._head.buffer)
-        if status != 101:
+        if response.status != 101:
             return self._read_body(response, behind)
         self.rest = behind
         return check_response(self.request, response, subprotocols=self._subprotocols, deflate=self._deflate)
@@ -368,7 +403,7 @@ class ClientHandshake:
         raise HandshakeError("the server closed the connection before the handshake was complete", self.response)
 
 
-def _basic(user_information: str) -> str:
+def basic(user_information: str) -> str:
     """The user and password of a URI as Authorization (RFC 7617, section 2)."""
     user, _, password = user_information.partition(":")
     return "Basic " + b64encode(unquote_to_bytes(user) + b":" + unquote_to_bytes(password)).decode()
