@@ -160,7 +160,7 @@ async def test_the_request_carries_what_it_is_given(
         nursery,
         "ws://user:secret@example.org:8080/",
         stream=ours,
-        headers=[("X-A", "1"), ("Cookie", "a=b")],
+        additional_headers=[("X-A", "1"), ("Cookie", "a=b")],
         subprotocols=["v2", "v1"],
         origin="https://example.org",
         compression=Deflate(client_max_window_bits=10),
@@ -175,6 +175,53 @@ async def test_the_request_carries_what_it_is_given(
     assert sent["sec-websocket-extensions"] == "permessage-deflate; client_max_window_bits=10"
     assert ws.protocol is None
     assert not ws.compressed  # It was offered, and not taken.
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({}, "trio_pyjo_ws"),
+        ({"user_agent": "me/1.0"}, "me/1.0"),
+        ({"user_agent": None}, None),
+        ({"additional_headers": {"User-Agent": "me/2.0"}}, "me/2.0"),
+    ],
+)
+async def test_the_user_agent_can_be_another_or_none(
+    options: dict[str, Any], sent: str | None, nursery: trio.Nursery, streams: tuple[trio.abc.Stream, Peer]
+) -> None:
+    ours, peer = streams
+    nursery.start_soon(peer.accept)
+    await connect(nursery, "ws://test", stream=ours, **options)
+    assert (await peer.read_request()).get("user-agent") == sent
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("ws://ada@test", "Basic YWRhOg=="),
+        ("ws://ada:@test", "Basic YWRhOg=="),
+        ("ws://a%40b:p%3Ass%20w@test", "Basic YUBiOnA6c3Mgdw=="),
+        ("ws://gr%C3%BCn:gr%C3%BCn@test", "Basic Z3LDvG46Z3LDvG4="),
+        ("ws://@test", None),
+    ],
+)
+async def test_user_and_password_of_the_url_are_sent_as_basic(
+    url: str, sent: str | None, nursery: trio.Nursery, streams: tuple[trio.abc.Stream, Peer]
+) -> None:
+    ours, peer = streams
+    nursery.start_soon(peer.accept)
+    await connect(nursery, url, stream=ours)
+    assert (await peer.read_request()).get("authorization") == sent
+
+
+async def test_an_authorization_that_is_given_comes_before_that_of_the_url(
+    nursery: trio.Nursery, streams: tuple[trio.abc.Stream, Peer]
+) -> None:
+    ours, peer = streams
+    nursery.start_soon(peer.accept)
+    await connect(nursery, "ws://ada:b@test", stream=ours, additional_headers={"authorization": "Bearer c"})
+    assert (await peer.read_request())["authorization"] == "Bearer c"
+    assert peer.request.lower().count(b"authorization") == 1
 
 
 async def test_what_the_server_agrees_to_is_agreed(
@@ -222,10 +269,10 @@ BAD = [
     ({"url": "ws://test:0/"}, ValueError, "URL has the port '0'"),
     ({"url": "ws://test/#part"}, ValueError, "URL has a fragment"),
     ({"url": "ws://test/\r\nX: y"}, ValueError, r"URL has '\\r'"),
-    ({"headers": {"X": "a\r\nY: b"}}, ValueError, "X"),
-    ({"headers": {"X": "a\0"}}, ValueError, "X"),
-    ({"headers": {"a b": "c"}}, ValueError, "header name is 'a b'"),
-    ({"headers": {"Upgrade": "h2c"}}, ValueError, "header 'Upgrade' is set by the handshake"),
+    ({"additional_headers": {"X": "a\r\nY: b"}}, ValueError, "X"),
+    ({"additional_headers": {"X": "a\0"}}, ValueError, "X"),
+    ({"additional_headers": {"a b": "c"}}, ValueError, "header name is 'a b'"),
+    ({"additional_headers": {"Upgrade": "h2c"}}, ValueError, "header 'Upgrade' is set by the handshake"),
     ({"subprotocols": "chat"}, TypeError, "subprotocols is 'chat'"),
     ({"subprotocols": ["a\nb"]}, ValueError, "subprotocol is"),
     ({"origin": "a\nb"}, ValueError, "Origin"),
@@ -236,6 +283,17 @@ BAD = [
         ValueError,
         "not of PROTOCOL_TLS_SERVER",
     ),
+    ({"server_hostname": "a"}, ValueError, "server_hostname is for wss://, and this is a ws:// URL"),
+    ({"url": "wss://test", "server_hostname": b"a"}, TypeError, "server_hostname is a str or None, not b'a'"),
+    ({"user_agent": "a\nb"}, ValueError, "User-Agent"),
+    ({"proxy": "gopher://p"}, ValueError, "proxy: URL has the scheme 'gopher'"),
+    ({"proxy": False}, TypeError, "proxy is a URL, True or None, not False"),
+    ({"unix": 1}, TypeError, "int"),
+    ({"unix": "a", "proxy": "http://p"}, ValueError, "unix and proxy are two ways to the server, accepted is one"),
+    ({"unix": "a", "local_address": "::1"}, ValueError, "unix and local_address are two ways"),
+    ({"local_address": 1}, TypeError, "local_address is a str or None, not 1"),
+    ({"max_redirects": -1}, ValueError, "max_redirects is at least 0, not -1"),
+    ({"max_redirects": False}, TypeError, "max_redirects is a whole number, not False"),
     ({"max_queue": 0}, ValueError, "max_queue is at least 1, not 0"),
     ({"open_timeout": -1}, ValueError, "open_timeout is a positive number of seconds or None, not -1"),
     ({"timeout": 1}, TypeError, "there is no option 'timeout'"),
@@ -265,6 +323,16 @@ async def test_what_does_not_fit_raises_before_any_input_or_output(
     with pytest.raises(raised, match=message):
         await connect(nursery, url, stream=ours, **arguments)
     assert not await is_closed(ours)  # It has not been taken over.
+
+
+@pytest.mark.parametrize("option", [{"unix": "a"}, {"proxy": "http://p"}, {"local_address": "::1"}])
+async def test_a_stream_is_the_way_to_the_server(
+    option: dict[str, Any], nursery: trio.Nursery, streams: tuple[trio.abc.Stream, Peer]
+) -> None:
+    ours, _ = streams
+    with pytest.raises(ValueError, match=f"{next(iter(option))} and stream are two ways to the server"):
+        await connect(nursery, "ws://test", stream=ours, **option)
+    assert not await is_closed(ours)
 
 
 async def test_an_environment_that_is_no_number_raises_too(
@@ -315,15 +383,6 @@ async def test_a_refusal_whose_body_ends_with_the_stream_is_kept() -> None:
     assert error.response is not None
     assert error.response.status == 404
     assert error.response.body == b"nothing here"
-
-
-async def test_a_redirect_is_not_followed() -> None:
-    error, _ = await refused(
-        lambda peer: peer.answer(b"HTTP/1.1 302 Found\r\nLocation: ws://evil.test/\r\nContent-Length: 0\r\n\r\n"),
-        headers={"Cookie": "secret"},
-    )
-    assert error.response is not None
-    assert error.response.headers["Location"] == "ws://evil.test/"
 
 
 @pytest.mark.parametrize(
@@ -518,7 +577,7 @@ async def test_a_silent_peer_in_tls_is_too_slow(
 async def test_connecting_counts_too(
     nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dial(*_: Any) -> None:
+    async def dial(*_: Any, **__: Any) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(trio, "open_tcp_stream", dial)

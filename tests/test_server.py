@@ -453,7 +453,9 @@ async def test_a_peer_that_leaves_before_the_answer_is_no_error(start: Starter, 
     await stream.aclose()
     await trio.testing.wait_all_tasks_blocked()
     assert errors() == []
-    ws = await connect(service.nursery, "ws://test/", stream=service.dial(), open_timeout=5, headers={"Host": "a"})
+    ws = await connect(
+        service.nursery, "ws://test/", stream=service.dial(), open_timeout=5, additional_headers={"Host": "a"}
+    )
     assert ws.established  # The server lives.
 
 
@@ -492,7 +494,7 @@ async def test_on_request_sees_the_request_and_lets_it_pass(start: Starter) -> N
         seen.append(ws.req.headers["X-Test"])
 
     service = await start(echo, on_request=look)
-    ws = await service.connect(headers={"X-Test": "yes"})
+    ws = await service.connect(additional_headers={"X-Test": "yes"})
     await ws.send("in")
     assert await ws.receive() == "in"
     assert seen == ["yes"]

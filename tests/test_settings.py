@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trio_pyjo_ws.settings import Options, ServerOptions, ServerSettings, Settings, check_ssl_context
+from trio_pyjo_ws.settings import (
+    ClientOptions,
+    ClientSettings,
+    Options,
+    ServerOptions,
+    ServerSettings,
+    Settings,
+    check_ssl_context,
+)
 from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.protocol import MAX_WEBSOCKET_SIZE
 
@@ -26,6 +34,10 @@ COUNTS = [
     "max_header_bytes",
     "max_headers",
 ]
+CLIENT = {
+    *["additional_headers", "subprotocols", "origin", "user_agent", "ssl_context", "server_hostname", "proxy", "unix"],
+    *["local_address", "max_redirects"],
+}
 TIMES = ["open_timeout", "close_timeout", "ping_interval", "ping_timeout"]
 
 
@@ -52,6 +64,33 @@ def test_a_server_counts_handshakes_and_nothing_else_unless_it_is_told_to() -> N
     assert settings.max_message_rate == settings.idle_timeout == math.inf
     assert not settings.trusted_proxies.trusts("127.0.0.1")
     assert ServerSettings.of({"max_handshakes": None}).max_handshakes == math.inf
+
+
+def test_every_setting_of_a_client_is_one_of_its_options() -> None:
+    own = {field.name for field in fields(ClientSettings)} - {field.name for field in fields(Settings)}
+    assert own == set(ClientOptions.__annotations__) - set(Options.__annotations__) == CLIENT
+
+
+def test_a_client_sends_what_identifies_nobody_and_asks_the_environment_for_a_proxy() -> None:
+    settings = ClientSettings.of({})
+    assert settings.user_agent == "trio_pyjo_ws"
+    assert settings.proxy is True
+    assert settings.max_redirects == 10
+    assert not any([settings.additional_headers, settings.subprotocols, settings.origin, settings.ssl_context])
+    assert not any([settings.server_hostname, settings.unix, settings.local_address])
+
+
+def test_what_is_used_for_more_than_one_request_is_kept() -> None:
+    settings = ClientSettings.of({"additional_headers": iter([("A", "b"), ("A", "c")]), "subprotocols": iter(["v1"])})
+    assert settings.additional_headers.getall("a") == ["b", "c"]
+    assert settings.subprotocols == ("v1",)
+
+
+def test_an_unknown_option_of_a_client_is_named_with_those_there_are() -> None:
+    with pytest.raises(
+        TypeError, match=r"there is no option 'headers'; there are compression, .*, additional_headers,"
+    ):
+        ClientSettings.of({"headers": {}})
 
 
 def test_defaults_bound_everything_that_a_peer_controls() -> None:

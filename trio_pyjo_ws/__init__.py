@@ -8,7 +8,7 @@ from .listeners import UnixListener, inherited_listeners, open_unix_listener
 from .objects import JsonCodec
 from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
-from .settings import Options, ServerOptions
+from .settings import ClientOptions, Options, ServerOptions
 from .streaming import MessageStream
 from .transaction import Transaction, TransactionStatistics
 from .wire.deflate import Deflate, zlib_name
@@ -16,6 +16,7 @@ from .wire.frames import Close, Frame, Opcode, codec
 from .wire.negotiate import Request, Response
 
 __all__ = [
+    "ClientOptions",
     "Close",
     "ConnectionClosed",
     "Deflate",

@@ -64,7 +64,7 @@ async def demo() -> None:
             options: Options = {"compression": True, "max_websocket_size": 2 * MEBIBYTE}
             server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", **options))
             _tell("server", "listens", server.url)
-            async with open_websocket(server.url, **options) as ws:
+            async with open_websocket(server.url, proxy=None, **options) as ws:
                 await talk(ws)
             await server.aclose()
             _tell("server", "stopped", "")

@@ -1,4 +1,4 @@
-"""The options that client and server share: bounds on what a peer controls, and timeouts.
+"""The options: those that client and server share, which bound what a peer controls, and those of one side alone.
 
 All timeouts are seconds on trio's clock; ``None`` or ``math.inf`` means never.
 """
@@ -6,6 +6,7 @@ All timeouts are seconds on trio's clock; ``None`` or ``math.inf`` means never.
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from .wire.deflate import Deflate
 from .wire.forwarded import HEADERS, Forwarding
 from .wire.fragments import MAX_EMPTY_FRAGMENTS
-from .wire.http1 import MAX_HEADER_BYTES, MAX_HEADERS
+from .wire.http1 import MAX_HEADER_BYTES, MAX_HEADERS, USER_AGENT
+from .wire.negotiate import build_headers
 from .wire.protocol import default_max_websocket_size
+from .wire.tunnel import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,19 +26,34 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .objects import JsonCodec
+    from .wire.negotiate import HeadersLike
 
-__all__ = ["Options", "ServerOptions", "ServerSettings", "Settings", "check_ssl_context"]
+__all__ = [
+    "ClientOptions",
+    "ClientSettings",
+    "Options",
+    "ServerOptions",
+    "ServerSettings",
+    "Settings",
+    "check_ssl_context",
+]
 
 MAX_HANDSHAKES = 1024
 """Connections in the opening handshake before accepting pauses: nginx's worker_connections are 512 of any kind."""
 
+MAX_REDIRECTS = 10
+"""Redirects that a client follows. urllib and Go's net/http take ten, browsers twenty."""
 
 _ENDLESS = frozenset({"max_connections", "max_connections_per_address", "max_handshakes"})
 _NO_PROXIES = Forwarding()
+_OF_CLIENTS = (
+    *("additional_headers", "subprotocols", "origin", "user_agent"),
+    *("ssl_context", "server_hostname", "proxy", "unix", "local_address"),
+)
 
 
 class Options(TypedDict, total=False):
-    """The options of ``connect``, ``open_websocket`` and ``open_memory_pair``, and of servers among theirs."""
+    """The options of ``open_memory_pair``, and of clients and servers among theirs."""
 
     compression: bool | Deflate
     max_websocket_size: int
@@ -51,6 +69,21 @@ class Options(TypedDict, total=False):
     ping_interval: float | None
     ping_timeout: float | None
     json: JsonCodec
+
+
+class ClientOptions(Options, total=False):
+    """The options of ``connect``, ``open_websocket`` and ``reconnecting``."""
+
+    additional_headers: HeadersLike
+    subprotocols: Sequence[str]
+    origin: str | None
+    user_agent: str | None
+    ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
+    proxy: str | Literal[True] | None
+    unix: str | os.PathLike[str] | None
+    local_address: str | None
+    max_redirects: int
 
 
 class ServerOptions(Options, total=False):
@@ -108,6 +141,39 @@ class Settings:
         checked = {name: _check(name, value) for name, value in options.items()}
         checked.setdefault("max_websocket_size", default_max_websocket_size())
         return cls(**checked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings(Settings):
+    """Checked :class:`ClientOptions`, with their defaults."""
+
+    additional_headers: HeadersLike = ()
+    """Headers of the request, beside those of the opening handshake."""
+    subprotocols: Sequence[str] = ()
+    """The subprotocols that are offered, the preferred one first."""
+    origin: str | None = None
+    """The value of Origin."""
+    user_agent: str | None = USER_AGENT
+    """The value of User-Agent; None sends none."""
+    ssl_context: ssl.SSLContext | None = None
+    """How ``wss`` verifies; the standard library's default context where it is None."""
+    server_hostname: str | None = None
+    """The name that the certificate is verified for, and that SNI sends, in place of the URL's."""
+    proxy: Proxy | Literal[True] | None = True
+    """The proxy; True for that of the environment, None for none."""
+    unix: str | None = None
+    """The path of a Unix socket to connect to."""
+    local_address: str | None = None
+    """The IP address to connect from."""
+    max_redirects: int = MAX_REDIRECTS
+    """Redirects that are followed."""
+
+    @classmethod
+    def of(cls, options: Any) -> Self:
+        """The settings that ``options`` ask for. Raises TypeError and ValueError that name what is accepted."""
+        own = {name: _check_of_client(name, options[name]) for name in _OF_CLIENTS if name in options}
+        others = {name: value for name, value in options.items() if name not in own}
+        return replace(super().of(others), **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +235,26 @@ def _check(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is at least 1, not {value!r}")
+    least = 0 if name == "max_redirects" else 1
+    if value < least:
+        raise ValueError(f"{name} is at least {least}, not {value!r}")
     return value
+
+
+def _check_of_client(name: str, value: Any) -> Any:
+    if name == "additional_headers":
+        return build_headers(value)
+    if name == "subprotocols" and not isinstance(value, (str, bytes)):
+        return tuple(value)
+    if name == "ssl_context":
+        check_ssl_context(value, ssl.PROTOCOL_TLS_SERVER)
+    elif name == "proxy":
+        if isinstance(value, str):
+            return Proxy.parse(value)
+        if value is not True and value is not None:
+            raise TypeError(f"proxy is a URL, True or None, not {value!r}")
+    elif name == "unix" and value is not None:
+        return os.fspath(value)
+    elif name in ("server_hostname", "local_address") and not isinstance(value, (str, type(None))):
+        raise TypeError(f"{name} is a str or None, not {value!r}")
+    return value  # The opening handshake checks the others.

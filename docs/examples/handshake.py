@@ -26,7 +26,7 @@ async def main() -> None:
         ws = await connect(
             nursery,
             f"{server.url}chat",
-            headers={"X-Name": "Ada"},
+            additional_headers={"X-Name": "Ada"},
             subprotocols=["chat.v1", "chat.v2"],
             compression=True,
         )
