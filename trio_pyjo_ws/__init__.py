@@ -6,6 +6,7 @@ from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
 from .listeners import UnixListener, inherited_listeners, open_unix_listener
 from .objects import JsonCodec
+from .reconnection import Reconnecting, is_transient, reconnecting
 from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
 from .settings import ClientOptions, Options, ServerOptions
@@ -28,6 +29,7 @@ __all__ = [
     "Opcode",
     "Options",
     "ProtocolError",
+    "Reconnecting",
     "RemoteProtocolError",
     "Request",
     "Response",
@@ -46,8 +48,10 @@ __all__ = [
     "codec",
     "connect",
     "inherited_listeners",
+    "is_transient",
     "open_unix_listener",
     "open_websocket",
+    "reconnecting",
     "serve",
     "serve_listeners",
     "zlib_name",

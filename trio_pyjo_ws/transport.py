@@ -22,7 +22,15 @@ from trio.lowlevel import ParkingLot
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["RECEIVE_SIZE", "SocketTransport", "StreamTransport", "TlsTransport", "Transport", "open_transport"]
+__all__ = [
+    "RECEIVE_SIZE",
+    "SocketTransport",
+    "StreamTransport",
+    "TlsTransport",
+    "Transport",
+    "is_eof",
+    "open_transport",
+]
 
 RECEIVE_SIZE = 122_880
 """Bytes that one read asks for, and so what a connection holds of unparsed input at the most.
@@ -302,7 +310,7 @@ class TlsTransport(SocketTransport):
         except ssl.SSLWantReadError:
             pass  # Half a record, or nothing for the application.
         except ssl.SSLError as exc:
-            if not _is_eof(exc):
+            if not is_eof(exc):
                 raise self._failure(exc) from exc
             data = b""
         self._at_end = data == b""  # After close_notify the socket may stay open.
@@ -478,7 +486,8 @@ def _stream_addresses(stream: Any) -> tuple[tuple[str | None, int | None], tuple
     return _NO_ADDRESS, _NO_ADDRESS
 
 
-def _is_eof(exc: ssl.SSLError) -> bool:
+def is_eof(exc: ssl.SSLError) -> bool:
+    """Whether the peer has ended the stream, with close_notify or without."""
     # Python 3.10 gives the plain SSLError for the end without close_notify (trio's _ssl.py knows the same).
     return isinstance(exc, (ssl.SSLZeroReturnError, ssl.SSLEOFError)) or exc.reason == "UNEXPECTED_EOF_WHILE_READING"
 
