@@ -204,7 +204,7 @@ class _Head:
             # So an empty line, and the first byte of TLS, is refused without waiting for the end of a head.
             if buffer and buffer[0] <= 0x20:
                 raise h11.RemoteProtocolError(f"first byte is {bytes(buffer[:1])!r}")
-            self._line_ended = buffer.find(b"\r\n", 0, self._max_first_line + 2) >= 0
+            self._line_ended = buffer.find(b"\r\n", max(searched - 1, 0), self._max_first_line + 2) >= 0
             if not self._line_ended and stop >= self._max_first_line + 2:
                 raise h11.RemoteProtocolError(f"first line is over {self._max_first_line} bytes", 414)
         if stop > self._max_header_bytes:
