@@ -74,7 +74,8 @@ async def answer(nursery: trio.Nursery, data: bytes, **options: Any) -> bytes:
                     break
                 if size > 1:
                     await trio.testing.wait_all_tasks_blocked()
-            answers.append(await read_to_end(stream))
+            with trio.fail_after(10):
+                answers.append(await read_to_end(stream))
     assert len(set(answers)) == 1
     return answers[0]
 

@@ -1,0 +1,236 @@
+"""What trio's rules owe to a server and its clients."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_pyjo_ws import Close, ConnectionClosed, Server, Transaction, connect, open_websocket, serve
+
+from ..service import REQUEST, echo, read_head, read_to_end, start, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+DESCRIPTORS = Path("/proc/self/fd" if Path("/proc/self/fd").exists() else "/dev/fd")
+
+
+async def drain(ws: Transaction) -> None:
+    with suppress(ConnectionClosed):
+        async for _ in ws:
+            pass
+
+
+# 72. Handler crash: 1011, siblings live.
+
+
+async def crash_alone(_: Transaction) -> None:
+    raise KeyError("a bug")
+
+
+async def crash_in_a_nursery(ws: Transaction) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain, ws)
+        nursery.start_soon(crash_alone, ws)
+
+
+async def crash_in_several_tasks(ws: Transaction) -> None:
+    await trio.lowlevel.checkpoint()
+    raise ExceptionGroup("several", [KeyError("a bug"), ConnectionClosed(Close(1006))])
+
+
+async def crash_in_a_callback(ws: Transaction) -> None:
+    @ws.on
+    def text(ws: Transaction, _: bytes) -> None:
+        raise KeyError("a bug")
+
+    await trio.sleep_forever()
+
+
+async def crash_in_an_asynchronous_callback(ws: Transaction) -> None:
+    @ws.on
+    async def text(ws: Transaction, _: bytes) -> None:
+        raise KeyError("a bug")
+
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        crash_alone,
+        crash_in_a_nursery,
+        crash_in_several_tasks,
+        crash_in_a_callback,
+        crash_in_an_asynchronous_callback,
+    ],
+)
+async def test_72_a_handler_that_crashes_closes_with_1011_and_its_siblings_live(
+    nursery: trio.Nursery, crash: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await start(nursery, {"/": echo, "/crash": crash})
+    siblings = [await service.connect() for _ in range(3)]
+    crashing = await connect(nursery, "ws://test/crash", stream=service.dial())
+    with suppress(ConnectionClosed):
+        await crashing.send("now")
+    with trio.fail_after(5), pytest.raises(ConnectionClosed) as raised:
+        await crashing.receive()
+    assert raised.value.close == Close(1011, "")  # What went wrong is nobody's business.
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(service.server.connections) == len(service.server._scopes) == 3
+    for number, sibling in enumerate([*siblings, await service.connect()]):
+        await sibling.send(str(number))
+        assert await sibling.receive() == str(number)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+# 73. Shutdown: 1001 to open connections, 503 to those in the handshake, bounded in time.
+
+
+@pytest.mark.parametrize("peers", ["that answer", "that say nothing more"])
+@pytest.mark.parametrize("handlers", ["that end", "that hang", "that clean up"])
+async def test_73_shutdown_tells_everybody_and_is_bounded(
+    nursery: trio.Nursery, autojump_clock: MockClock, peers: str, handlers: str
+) -> None:
+    ended: list[float] = []
+
+    async def handler(ws: Transaction) -> None:
+        try:
+            if handlers == "that hang":
+                await trio.sleep_forever()
+            with suppress(trio.ClosedResourceError):
+                await drain(ws)
+            if handlers == "that clean up":
+                await trio.sleep(3)
+        finally:
+            ended.append(trio.current_time())
+
+    service = await start(nursery, handler, close_timeout=10, open_timeout=1000, ping_interval=None)
+    opened = [service.dial() for _ in range(5)]
+    for stream in opened:
+        await stream.send_all(REQUEST)
+        assert status(await read_head(stream)) == 101
+    in_handshake = [service.dial() for _ in range(5)]
+    for number, stream in enumerate(in_handshake):
+        await stream.send_all(REQUEST[: number * 20])
+    await trio.testing.wait_all_tasks_blocked()
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(service.server.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        if peers == "that answer":
+            for stream in opened:
+                await stream.send_all(b"\x88\x82\0\0\0\0\x03\xe9")
+    stopped = trio.current_time()
+
+    for stream in opened:
+        assert await read_to_end(stream) == b"\x88\x1d\x03\xe9the server is shutting down"
+    for stream in in_handshake:
+        assert status(await read_to_end(stream)) == 503
+    assert len(ended) == 5
+    assert not service.server._scopes
+    expected = 10.0 if peers == "that say nothing more" or handlers == "that hang" else 0.0
+    assert stopped == max(expected, 3.0 if handlers == "that clean up" else 0.0)
+    with pytest.raises(trio.BrokenResourceError):
+        service.dial()
+
+
+async def test_73_nobody_is_let_in_any_more(nursery: trio.Nursery) -> None:
+    server: Server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
+    assert server.port is not None
+    async with open_websocket(server.url or "") as ws:
+        nursery.start_soon(drain, ws)
+        await server.aclose()
+        assert ws.close == Close(1001, "the server is shutting down")
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", server.port)
+
+
+# 74. Churn of 100,000 connections: flat memory and descriptors. As many as HOSTILE_CHURN says; 3,000 by default.
+
+CHURN = int(os.environ.get("HOSTILE_CHURN", "3000"))
+ROUNDS = 5
+AT_ONCE = 20
+
+
+async def test_74_connections_that_come_and_go_leave_nothing_behind(nursery: trio.Nursery) -> None:
+    def on_request(ws: Transaction) -> None:
+        ws.with_compression()
+
+    options = {"idle_timeout": 300, "max_message_rate": 100, "max_connections_per_address": 1000}
+    server: Server = await nursery.start(
+        partial(serve, {"/{way}": echo}, 0, host="127.0.0.1", on_request=on_request, **options)
+    )
+    assert server.port is not None
+    ways = ["closed", "closed by the server's end", "cut", "cut in the handshake", "refused"]
+
+    async def one(way: str) -> None:
+        if way == "cut in the handshake":
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await stream.send_all(REQUEST[:50])
+            await stream.aclose()
+        elif way == "refused":
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await stream.send_all(REQUEST)  # for /, which is no route
+            assert status(await read_to_end(stream)) == 404
+            await stream.aclose()
+        else:
+            async with trio.open_nursery() as inner:
+                ws = await connect(inner, f"{server.url}churn", compression=way == "closed")
+                await ws.send("hello" * 50)
+                assert await ws.receive() == "hello" * 50
+                if way == "cut":
+                    inner.cancel_scope.cancel()
+                elif way == "closed":
+                    await ws.finish(1000)
+                else:
+                    await ws.send(frame=[1, 1, 1, 1, 15, b""])
+                    with pytest.raises(ConnectionClosed, match="1002"):
+                        await ws.receive()
+
+    async def churn(count: int) -> tuple[int, int, int]:
+        """Blocks of memory, descriptors and tasks after so many more connections."""
+
+        async def some(share: int) -> None:
+            for number in range(share):
+                await one(ways[number % len(ways)])
+
+        async with trio.open_nursery() as inner:
+            for _ in range(AT_ONCE):
+                inner.start_soon(some, count // AT_ONCE)
+        with trio.fail_after(10):
+            while server._scopes:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        # Up to a thousand deadlines that are over stay in trio's heap; what they are at the moment is chance.
+        trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._prune()
+        gc.collect()
+        assert not server.connections
+        assert not server._admission._addresses
+        assert not server._admission._counts
+        assert server._housekeeper.deadlines == 0
+        assert not server._housekeeper._members
+        descriptors = len(list(DESCRIPTORS.iterdir()))
+        return sys.getallocatedblocks(), descriptors, trio.lowlevel.current_statistics().tasks_living
+
+    for _ in range(3):  # What is made once (caches, interned strings, free lists) is made now.
+        await churn(AT_ONCE * len(ways))
+    share = CHURN // ROUNDS
+    first, *others = [await churn(share) for _ in range(ROUNDS)]
+    for blocks, descriptors, tasks in others:
+        assert (descriptors, tasks) == first[1:]
+        # A connection that left only one object behind would leave a block for it.
+        assert blocks - first[0] < share / 4, [first, *others]
