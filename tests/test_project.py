@@ -58,9 +58,13 @@ ROOMS = [
     {"testing.pairs", "testing.server"},
     {"testing"},
     {"testing.plugin"},
+    {"adapters.terminal", "adapters.werkzeug"},
+    {"cli.show", "cli.arguments", "cli.pipes"},
+    {"cli.ending"},
+    {"cli.connect", "cli.demo"},
+    {"cli.main"},
     {"cli"},
     {"__main__"},
-    {"adapters.werkzeug"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 
@@ -196,8 +200,8 @@ def test_init_only_re_exports(name: str) -> None:
         ("wire.frames", "from ..errors import ProtocolError", {"trio_pyjo_ws.errors"}),
         ("wire.frames", "from . import _codec", {"trio_pyjo_ws.wire._codec"}),
         ("client", "from .wire import frames, http1", {"trio_pyjo_ws.wire.frames", "trio_pyjo_ws.wire.http1"}),
-        ("cli", "from . import connect", {"trio_pyjo_ws"}),
-        ("cli", "def f():\n import trio_pyjo_ws.client as c", {"trio_pyjo_ws.client"}),
+        ("testing", "from . import connect", {"trio_pyjo_ws"}),
+        ("testing", "def f():\n import trio_pyjo_ws.client as c", {"trio_pyjo_ws.client"}),
         ("events", "import trio.lowlevel, ssl", {"trio.lowlevel", "ssl"}),
         ("wire.frames", "import_module('._compiled', __package__)", {"trio_pyjo_ws.wire._compiled"}),
         ("wire.deflate", "importlib.import_module('zlib_ng.zlib_ng')", {"zlib_ng.zlib_ng"}),

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
-from trio_pyjo_ws import Transaction, cli, codec, zlib_name
+import trio_pyjo_ws
+from trio_pyjo_ws import Transaction, codec, zlib_name
+from trio_pyjo_ws.cli import demo, main
 
-PACKAGE_PARENT = Path(cli.__file__).parent.parent
+if TYPE_CHECKING:
+    import pytest
+
+PACKAGE_PARENT = Path(trio_pyjo_ws.__file__).parent.parent
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +45,7 @@ def check_transcript(output: str) -> None:
     payloads = [frame[5] for frame in frames]
     assert "b'Hello '" in payloads
     assert "b'World!'" in payloads
-    assert max(map(len, payloads)) == cli.MAX_SHOWN
+    assert max(map(len, payloads)) == demo.MAX_SHOWN
     # The 1 MiB travelled compressed.
     sizes = [int(frame[4].replace(",", "")) for frame in frames]
     assert 10_000 < max(sizes) < 150_000
@@ -63,7 +67,7 @@ def check_transcript(output: str) -> None:
 
 
 def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["demo"]) == 0
+    assert main(["demo"]) == 0
     output, errors = capsys.readouterr()
     check_transcript(output)
     assert errors == ""
@@ -76,30 +80,6 @@ def test_demo_as_a_program() -> None:
     check_transcript(done.stdout)
 
 
-def test_arguments_are_those_of_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["trio_pyjo_ws", "demo"])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("trio_pyjo_ws", run_name="__main__")
-    assert caught.value.code == 0
-    check_transcript(capsys.readouterr().out)
-
-
-def test_help_names_the_programs() -> None:
-    done = run_module("--help")
-    assert done.returncode == 0
-    assert re.search(r"^ +demo +\S", done.stdout, re.MULTILINE)
-
-
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--nonsense"]])
-def test_other_arguments_are_refused(arguments: list[str]) -> None:
-    done = run_module(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m trio_pyjo_ws ")
-    assert "Traceback" not in done.stderr
-
-
 async def liar(ws: Transaction) -> None:
     await ws.receive()
     await ws.send("Goodbye!")
@@ -108,10 +88,10 @@ async def liar(ws: Transaction) -> None:
 def test_a_wrong_answer_ends_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "echo", liar)
-    assert cli.main(["demo"]) == 1
+    monkeypatch.setattr(demo, "echo", liar)
+    assert main(["demo"]) == 1
     assert capsys.readouterr().err == (
-        "python -m trio_pyjo_ws: RuntimeError: the server sent back 'Goodbye!' (8 characters), "
+        "trio-pyjo-ws: RuntimeError: the server sent back 'Goodbye!' (8 characters), "
         "not 'Hello World!' (12 characters)\n"
     )
 
@@ -120,7 +100,7 @@ def test_an_error_without_a_text_is_named(monkeypatch: pytest.MonkeyPatch, capsy
     async def sulk(_: Transaction) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(cli, "echo", sulk)
-    monkeypatch.setattr(cli, "DEMO_TIMEOUT", 0.1)
-    assert cli.main(["demo"]) == 1
-    assert capsys.readouterr().err == "python -m trio_pyjo_ws: TooSlowError\n"
+    monkeypatch.setattr(demo, "echo", sulk)
+    monkeypatch.setattr(demo, "DEMO_TIMEOUT", 0.1)
+    assert main(["demo"]) == 3
+    assert capsys.readouterr().err == "trio-pyjo-ws: timed out\n"

@@ -1,22 +1,23 @@
-"""The command line: ``python -m trio_pyjo_ws demo`` shows a client and a server talk, frame by frame."""
+"""``demo``: a client and a server talk, frame by frame."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from . import Options, Transaction, codec, open_websocket, serve, zlib_name
+from .. import Options, Transaction, codec, open_websocket, serve, zlib_name
+from .ending import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
 
-    from . import Frame
+    from .. import Frame
 
-__all__ = ["main"]
+__all__ = ["add_arguments", "run"]
+
+DESCRIPTION = "A client and a server talk over TCP, in one process; their frames are shown."
 
 MEBIBYTE = 2**20
 
@@ -34,26 +35,15 @@ travels.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program that ``argv`` (else the command line) asks for, and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m trio_pyjo_ws", description="WebSocket for trio.")
-    programs = parser.add_subparsers(title="programs", metavar="PROGRAM", required=True)
-    program = programs.add_parser("demo", help="a client and a server talk over TCP; their frames are shown")
-    program.set_defaults(run=demo)
-    arguments = parser.parse_args(argv)
-    try:
-        trio.run(arguments.run)
-    except Exception as exc:
-        print(f"{parser.prog}: {_describe(exc)}", file=sys.stderr)
-        return 1
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell ``parser`` what ``demo`` takes."""
+    parser.description = DESCRIPTION
 
 
-def _describe(exc: BaseException) -> str:
-    """What went wrong, in one line. Of a group, which a nursery makes even of a single exception, the first."""
-    while isinstance(exceptions := getattr(exc, "exceptions", None), tuple):
-        exc = exceptions[0]
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+async def run(_: argparse.Namespace) -> int:
+    """Do it, and return the exit status."""
+    await demo()
+    return Status.DONE
 
 
 async def demo() -> None:
