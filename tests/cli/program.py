@@ -25,7 +25,8 @@ class Pipes:
     def __init__(self) -> None:
         self._files: list[IO[bytes]] = []
         self._stdin, self._writer = self._pipe()
-        self._reader, self._stdout = self._pipe()
+        self._reader, stdout = self._pipe()
+        self._stdout = io.TextIOWrapper(stdout, "utf-8", write_through=True)
         self._stderr = io.StringIO()
 
     def _pipe(self) -> tuple[IO[bytes], IO[bytes]]:
@@ -71,7 +72,7 @@ class Pipes:
         return self._reader.read().decode()
 
     def close(self) -> None:
-        for file in self._files:
+        for file in (self._stdout, *self._files):
             file.close()
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from trio_pyjo_ws.cli.arguments import count, seconds, url
+from trio_pyjo_ws.cli.arguments import count, port, seconds, url
 
 
 def test_what_fits() -> None:
@@ -14,6 +14,8 @@ def test_what_fits() -> None:
     assert count("12") == 12
     assert count("3k") == 3_000
     assert count("2M") == 2_000_000
+    assert port("0") == 0
+    assert port("65535") == 65_535
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,9 @@ def test_what_fits() -> None:
         (count, "1.5", "no positive whole number"),
         (count, "k", "no positive whole number"),
         (count, "²", "no positive whole number"),
+        (port, "65536", "'65536' is no port"),
+        (port, "http", "no port"),
+        (port, "-1", "no port"),
         (count, "", "no positive whole number"),
     ],
 )

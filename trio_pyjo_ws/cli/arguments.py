@@ -6,7 +6,9 @@ import argparse
 
 from ..wire.http1 import Url
 
-__all__ = ["count", "seconds", "url"]
+__all__ = ["count", "port", "seconds", "url"]
+
+MAX_PORT = 65_535
 
 
 def url(given: str) -> str:
@@ -35,3 +37,10 @@ def count(given: str) -> int:
     if not (digits.isascii() and digits.isdigit() and int(digits)):
         raise argparse.ArgumentTypeError(f"{given!r} is no positive whole number")
     return int(digits) * factor
+
+
+def port(given: str) -> int:
+    """A port; 0 stands for any that is free."""
+    if not (given.isascii() and given.isdigit() and int(given) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{given!r} is no port, accepted is 0 to {MAX_PORT}")
+    return int(given)

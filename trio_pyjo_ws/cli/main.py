@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import connect, demo
+from . import connect, demo, serve
 from .ending import SIGINT_STATUS, describe, first_of, status_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 PROGRAMS = {
     "connect": (connect, "talk with a server, typing or through pipes"),
+    "serve": (serve, "echo, broadcast, or run a command for each connection"),
     "demo": (demo, "see a client and a server talk, frame by frame"),
 }
 
