@@ -207,8 +207,7 @@ async def test_a_command_that_does_not_listen_may_still_talk(pipes: Pipes, tmp_p
         assert await ws.receive() == "still there"
 
 
-async def test_a_command_that_talks_to_somebody_who_is_gone(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "EXEC_GRACE", 0.01)
+async def test_a_command_that_talks_to_somebody_who_is_gone(pipes: Pipes) -> None:
     program = python("while True: print(1)")
     async with running(pipes, "--exec", program) as url, open_websocket(url) as ws:
         assert await ws.receive() == "1"

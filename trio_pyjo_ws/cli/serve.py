@@ -187,7 +187,7 @@ async def execute(command: list[str], ws: Transaction) -> None:
         try:
             complete = await _send_lines(process, ws)
         except (ConnectionClosed, trio.ClosedResourceError):
-            return  # As the task that feeds the process finds out, too.
+            complete = True  # What it still writes is for nobody.
         if not complete:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
@@ -223,16 +223,15 @@ async def _send_lines(process: trio.Process, ws: Transaction) -> bool:
     """Send what the process writes, line by line; False as soon as a line is longer than a message may be."""
     assert process.stdout is not None
     buffer = bytearray()
-    async for data in process.stdout:
-        buffer += data
-        *lines, rest = buffer.split(b"\n")
-        buffer = rest
-        for line in lines:
-            if len(line) > ws.max_websocket_size:
+    async with process.stdout:
+        async for data in process.stdout:
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                if len(line) > ws.max_websocket_size:
+                    return False
+                await ws.send(line.decode(errors="replace"))
+            if len(buffer) > ws.max_websocket_size:
                 return False
-            await ws.send(line.decode(errors="replace"))
-        if len(buffer) > ws.max_websocket_size:
-            return False
     if buffer:
         await ws.send(buffer.decode(errors="replace"))
     return True
