@@ -62,6 +62,7 @@ ROOMS = [
     {"cli.show", "cli.arguments", "cli.pipes"},
     {"cli.ending"},
     {"cli.connect", "cli.serve"},
+    {"cli.web"},
     {"cli.demo"},
     {"cli.main"},
     {"cli"},

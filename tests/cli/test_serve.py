@@ -16,24 +16,29 @@ from trio_pyjo_ws import ConnectionClosed, HandshakeError, Transaction, connect,
 from trio_pyjo_ws.cli import main, serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from .program import Pipes
 
 
 @asynccontextmanager
-async def running(pipes: Pipes, *arguments: str) -> AsyncIterator[str]:
-    """``serve`` with these arguments, its URL, and in the end a SIGTERM, after which it exits with 0."""
+async def running(
+    pipes: Pipes,
+    *arguments: str,
+    program: Sequence[str] = ("serve",),
+    announced: str = r"listening on (wss?://127\.0\.0\.1:\d+/)",
+) -> AsyncIterator[str]:
+    """A server as a program with these arguments, its URL, and in the end a SIGTERM, after which it exits with 0."""
     statuses: list[int] = []
 
     async def run() -> None:
-        statuses.append(await pipes.run("serve", "--port", "0", *arguments))
+        statuses.append(await pipes.run(*program, "--port", "0", *arguments))
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            found = re.fullmatch(r"listening on (wss?://127\.0\.0\.1:\d+/)", await pipes.read_line())
+            found = re.fullmatch(announced, await pipes.read_line())
             assert found
             yield found[1]
             signal.raise_signal(signal.SIGTERM)
@@ -110,7 +115,7 @@ async def test_tls(pipes: Pipes, tmp_path: Path) -> None:
 
 
 async def get(url: str, target: str) -> bytes:
-    host, port = url.removeprefix("ws://").rstrip("/").split(":")
+    host, port = url.removeprefix("ws://").partition("/")[0].split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         return b"".join([data async for data in stream])

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .. import Options, Transaction, codec, open_websocket, serve, zlib_name
+from . import web
 from .ending import Status
+from .serve import add_address_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-DESCRIPTION = "A client and a server talk over TCP, in one process; their frames are shown."
+DESCRIPTION = """\
+A client and a server talk over TCP, in one process, and their frames are shown. With --web: a chat between browsers.
+"""
 
 MEBIBYTE = 2**20
 
@@ -38,10 +42,14 @@ travels.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` what ``demo`` takes."""
     parser.description = DESCRIPTION
+    parser.add_argument("--web", action="store_true", help="serve a page to open in two windows of a browser instead")
+    add_address_arguments(parser)
 
 
-async def run(_: argparse.Namespace) -> int:
+async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
+    if arguments.web:
+        return await web.run(arguments)
     await demo()
     return Status.DONE
 

@@ -147,7 +147,8 @@ async def serve_until_signal(
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, lambda _: stopping.set())
         server: Server = await nursery.start(start)
-        print(announcement.format(url=server.url), flush=True)
+        url = str(server.url)
+        print(announcement.format(url=url, address=url.split("/")[2]), flush=True)
         await stopping.wait()
         await server.aclose()
     return Status.DONE

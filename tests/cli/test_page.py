@@ -1,0 +1,181 @@
+"""The page of ``demo --web`` in Chromium: two people talk, the server is restarted, they talk on."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_pyjo_ws import Server, serve
+from trio_pyjo_ws.cli import web
+
+from .browser import Page, open_browser
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .browser import Browser
+
+OPEN = "document.getElementById('status').dataset.state == 'open'"
+CLOSED = "document.getElementById('status').dataset.state == 'closed'"
+SAID = "[...document.querySelectorAll('#said .text')].map(one => one.textContent)"
+PEOPLE = "[...document.querySelectorAll('#people li')].map(one => one.children[1].textContent)"
+FRAMES = "[...document.querySelectorAll('#frames tr')].map(row => [...row.cells].slice(1).map(one => one.textContent))"
+LOST = ("WebSocket connection to", "ERR_CONNECTION_REFUSED")  # what the console says while there is no server
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "PING_INTERVAL", 0.05)
+
+
+async def start(nursery: trio.Nursery, port: int = 0) -> Server:
+    """The server of ``demo --web``, with nobody in its room and nothing in its history."""
+    handlers = {web.SOCKET: web.Room().join}
+    options = {**web.OPTIONS, "close_timeout": 1}
+    server: Server = await nursery.start(
+        partial(serve, handlers, port, host="127.0.0.1", on_request=web.answer, **options)
+    )
+    return server
+
+
+@asynccontextmanager
+async def chromium(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Browser, trio.Nursery]]:
+    async with open_browser(tmp_path_factory.mktemp("profile")) as browser, trio.open_nursery() as nursery:
+        yield browser, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def arrive(page: Page, server: Server, name: str, width: int = 1280) -> None:
+    await page.open(f"http://127.0.0.1:{server.port}/", width)
+    await page.wait_for(OPEN)
+    await page.evaluate("document.getElementById('name').select()")
+    await page.type(name)
+    await page.press("Enter")
+    await page.wait_for(f"{PEOPLE}.includes({name!r})")
+    assert await page.evaluate("document.activeElement.id") == "text"  # ready to write
+
+
+async def say(page: Page, text: str) -> None:
+    await page.evaluate("document.getElementById('text').focus()")
+    await page.type(text)
+    await page.press("Enter")
+
+
+def faults(page: Page) -> list[str]:
+    return [fault for fault in page.faults if not any(expected in fault for expected in LOST)]
+
+
+async def test_two_people_talk_through_a_restart_of_the_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with chromium(tmp_path_factory) as (browser, nursery):
+        server = await start(nursery)
+        assert server.port
+        ada, grace = await browser.new_page(), await browser.new_page()
+        await arrive(ada, server, "Ada")
+        await arrive(grace, server, "Grace", width=390)
+        for page in (ada, grace):
+            await page.wait_for(f"{PEOPLE}.join() == 'Ada,Grace'")
+        await say(ada, "Hello!")
+        await say(grace, "Hello, Ada.")
+        for page in (ada, grace):
+            await page.wait_for(f"{SAID}.join('|') == 'Hello!|Hello, Ada.'")
+
+        await server.aclose()
+        for page in (ada, grace):
+            await page.wait_for(CLOSED)
+            assert "Disconnected (1001, the server is shutting down)" in await page.wait_for(
+                "document.getElementById('status').textContent"
+            )
+            assert not await page.evaluate("document.getElementById('reconnect').hidden")
+            assert await page.evaluate(PEOPLE) == []
+        await say(ada, "kept until it can be sent")
+        await ada.wait_for("document.getElementById('status').textContent.startsWith('Not sent')")
+        assert await ada.evaluate("document.getElementById('text').value") == "kept until it can be sent"
+
+        server = await start(nursery, server.port)
+        for page in (ada, grace):
+            await page.wait_for(OPEN)
+            await page.wait_for(f"[...{PEOPLE}].sort().join() == 'Ada,Grace'")  # with their names
+        await ada.press("Enter")
+        for page in (ada, grace):
+            await page.wait_for(f"{SAID}.join('|') == 'Hello!|Hello, Ada.|kept until it can be sent'")
+            assert faults(page) == []
+
+
+async def test_the_connection_can_be_looked_into(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with chromium(tmp_path_factory) as (browser, nursery):
+        server = await start(nursery)
+        page = await browser.new_page()
+        await arrive(page, server, "Ada")
+        await say(page, "x" * 300)
+        await page.wait_for(f"{FRAMES}.some(row => row[0] == 'browser' && row[1] == 'text' && row[2] == '1   100')")
+        await page.wait_for(f"{FRAMES}.some(row => row[0] == 'server' && row[1] == 'text' && row[2] == '1   100')")
+        await page.wait_for(f"{FRAMES}.some(row => row[0] == 'server' && row[1] == 'ping' && row[3] == '4')")
+        await page.wait_for(f"{FRAMES}.some(row => row[0] == 'browser' && row[1] == 'pong' && row[3] == '4')")
+        await page.wait_for("document.getElementById('line').getAttribute('d').split('L').length > 3")
+        await page.wait_for("/^[0-9.]+ ms$/.test(document.getElementById('now').textContent)")
+        await page.wait_for(f"{FRAMES}.length == 100")  # and no more, however long it goes on
+        await page.evaluate("document.getElementById('pause').click()")
+        before = await page.evaluate(FRAMES)
+        count = "document.getElementById('line').getAttribute('d').split('L').length"
+        samples = await page.evaluate(count)
+        await page.wait_for(f"{count} >= Math.min(60, {samples + 3})")
+        assert await page.evaluate(FRAMES) == before
+        assert faults(page) == []
+
+
+async def test_what_others_say_is_text(tmp_path_factory: pytest.TempPathFactory) -> None:
+    attack = "<img src=x onerror='window.fallen = 1'><script>window.fallen = 1</script>"
+    async with chromium(tmp_path_factory) as (browser, nursery):
+        server = await start(nursery)
+        page = await browser.new_page()
+        await arrive(page, server, "<b>Eve</b>")
+        await say(page, attack)
+        await page.wait_for(f"{SAID}.length == 1")
+        assert await page.evaluate(SAID) == [attack]
+        # Though it came into the page, the policy would not let it run.
+        await page.evaluate(f"document.getElementById('said').innerHTML = {attack!r}; 0")
+        await page.wait_for("document.querySelector('#said img').complete")
+        assert await page.evaluate("window.fallen === undefined")
+        assert any("Content Security Policy" in fault for fault in page.faults)
+
+
+async def test_everything_is_reached_by_the_keyboard_and_has_a_name(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with chromium(tmp_path_factory) as (browser, nursery):
+        server = await start(nursery)
+        page = await browser.new_page()
+        await arrive(page, server, "Ada")
+        reached = []
+        for _ in range(10):
+            await page.press("Tab")
+            reached.append(await page.evaluate("document.activeElement.id || document.activeElement.className"))
+        # From the message on, all around; what has neither is a button of a form, or the end of the page.
+        assert [one for one in reached if one] == ["pause", "scroll", "skip", "name", "log", "text"]
+        tree = (await page.call("Accessibility.getFullAXTree"))["nodes"]
+        named = {"textbox", "button", "log", "region", "table", "image", "status", "heading", "link"}
+        for node in tree:
+            role = node.get("role", {}).get("value")
+            if role in named - {"status", "table"} and not node.get("ignored"):
+                assert node.get("name", {}).get("value"), node
+        assert named <= {node["role"]["value"] for node in tree if "role" in node}
+
+        await say(page, "one line")
+        await page.wait_for(f"{SAID}.length == 1")
+        assert await page.evaluate("document.getElementById('text').value") == ""
+
+
+async def test_it_fits_the_window(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with chromium(tmp_path_factory) as (browser, nursery):
+        server = await start(nursery)
+        for width in (320, 390, 768, 1280):
+            page = await browser.new_page()
+            await arrive(page, server, f"{width}{'W' * 28}", width)
+            await say(page, "x" * 500)
+            await page.wait_for(f"{SAID}.length")
+            assert await page.evaluate("document.documentElement.scrollWidth") == width
+            too_small = """[...document.querySelectorAll('button, input, textarea')]
+                .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 40).map(one => one.id)"""
+            assert await page.evaluate(too_small) == []
