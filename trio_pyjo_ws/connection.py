@@ -57,10 +57,12 @@ LISTENING = frozenset({State.OPEN, State.CLOSING})
 class Ping:
     """A ping whose pong has not come."""
 
-    __slots__ = ("answered", "latency", "sent")
+    __slots__ = ("answered", "latency", "position", "sent")
 
-    def __init__(self, sent: float) -> None:
+    def __init__(self, sent: float, position: int) -> None:
         self.sent = sent
+        self.position = position
+        """Where it ends in all that is written."""
         self.latency: float | None = None
         self.answered = trio.Event()
 
@@ -166,12 +168,12 @@ class Connection(Writer):
             if (self._emitter.blocked or self._events) and protocol.state is State.OPEN:
                 if not self._emitter.deliver_nowait():
                     await self._deliver_first()
+            elif protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
+                # A peer that pings and does not read its pongs is not read from either.
+                await self._wait_writer()
+                return
             elif not protocol.pending:
                 # Once it is not open any more, the end of the stream does not wait behind a full channel.
-                if protocol.pings_owed >= self._settings.max_pings_owed and not self._flush_or_write():
-                    # A peer that pings and does not read its pongs is not read from either.
-                    await self._wait_writer()
-                    return
                 if self._stalled:
                     self._stalled = False
                     self._reading_since = trio.current_time()
@@ -564,7 +566,7 @@ class Connection(Writer):
 
     def _send_ping(self, payload: bytes) -> Ping:
         self._protocol.send_frame(Frame(True, False, False, False, Opcode.PING, payload))
-        ping = self._pings[payload] = Ping(trio.current_time())
+        ping = self._pings[payload] = Ping(trio.current_time(), self._sent + self._queued())
         self._flush_or_write()
         return ping
 
@@ -584,8 +586,11 @@ class Connection(Writer):
         settings = self._settings
         ping = self._pings.get(self._keepalive_payload)
         if ping is not None and settings.ping_timeout < math.inf:
-            # While reading is stopped by back pressure no pong can be seen, and the time does not count.
-            since = now if self._stalled else max(ping.sent, self._reading_since)
+            since = ping.sent
+            if self._sent >= ping.position:
+                # While reading is stopped by back pressure no pong can be seen, and the time does not count. But no
+                # back pressure keeps the peer from reading the ping.
+                since = now if self._stalled else max(since, self._reading_since)
             due = since + settings.ping_timeout
             if due <= now:
                 self._drop(f"no pong came within {settings.ping_timeout:g} seconds")
