@@ -30,12 +30,12 @@ async def tell(ws: Transaction) -> None:
 async def user(service: Service, authorization: str | None) -> str:
     """Who the server says that this is."""
     headers = {} if authorization is None else {"Authorization": authorization}
-    return str(await (await service.connect(headers=headers)).receive())
+    return str(await (await service.connect(additional_headers=headers)).receive())
 
 
 async def refusal(service: Service, *authorization: str) -> Response:
     with pytest.raises(HandshakeError) as raised:
-        await service.connect(headers=[("Authorization", value) for value in authorization])
+        await service.connect(additional_headers=[("Authorization", value) for value in authorization])
     assert raised.value.response is not None
     assert raised.value.response.status == 401
     return raised.value.response

@@ -30,7 +30,7 @@ async def drain(ws: Transaction) -> None:
 
 async def refused(service: Service, **headers: str) -> int:
     with pytest.raises(HandshakeError) as raised:
-        await service.connect(headers=headers)
+        await service.connect(additional_headers=headers)
     assert raised.value.response is not None
     return raised.value.response.status
 
@@ -112,12 +112,12 @@ async def test_who_is_refused_for_the_address_is_not_waited_for(nursery: trio.Nu
 
 async def test_behind_a_proxy_it_is_the_clients_address_that_counts(nursery: trio.Nursery) -> None:
     service = await start(nursery, echo, max_connections_per_address=1, trusted_proxies=["unix:"])
-    first = await service.connect(headers={"X-Forwarded-For": "203.0.113.7"})
+    first = await service.connect(additional_headers={"X-Forwarded-For": "203.0.113.7"})
     assert await refused(service, **{"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}) == 429
-    await service.connect(headers={"X-Forwarded-For": "203.0.113.8"})
+    await service.connect(additional_headers={"X-Forwarded-For": "203.0.113.8"})
     await first.finish()
     await trio.testing.wait_all_tasks_blocked()
-    await service.connect(headers={"X-Forwarded-For": "203.0.113.7"})
+    await service.connect(additional_headers={"X-Forwarded-For": "203.0.113.7"})
 
 
 async def test_who_has_no_address_is_not_counted_by_it(nursery: trio.Nursery) -> None:
@@ -351,5 +351,5 @@ async def test_the_address_of_the_client_is_what_a_trusted_proxy_says(
 
     server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1", on_request=on_request, **options))
     headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7, 10.1.2.3", "Forwarded": "for=198.51.100.9"}
-    async with open_websocket(server.url, headers=headers):
+    async with open_websocket(server.url, additional_headers=headers):
         assert seen == [(trusted, address, "127.0.0.1")]

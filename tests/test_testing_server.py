@@ -41,7 +41,7 @@ async def test_a_client_connects_and_talks(nursery: trio.Nursery, server: Memory
 
 
 async def test_the_arguments_are_those_of_connect(nursery: trio.Nursery, server: MemoryServer) -> None:
-    ws = await server.connect(nursery, "/chat?room=1", headers={"X-Test": "yes"}, max_websocket_size=5)
+    ws = await server.connect(nursery, "/chat?room=1", additional_headers={"X-Test": "yes"}, max_websocket_size=5)
     assert isinstance(ws.req, Request)
     assert ws.req.target == "/chat?room=1"
     assert ws.req.headers["X-Test"] == "yes"

@@ -296,7 +296,7 @@ async def run(arguments: argparse.Namespace) -> int:
     opening = partial(
         open_websocket,
         arguments.url,
-        headers=[*arguments.header, *filter(None, [arguments.auth])],
+        additional_headers=[*arguments.header, *filter(None, [arguments.auth])],
         subprotocols=arguments.subprotocol,
         origin=arguments.origin,
         compression=arguments.compress,
