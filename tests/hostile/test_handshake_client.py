@@ -175,7 +175,7 @@ async def test_20_a_byte_a_second_is_too_slow(nursery: trio.Nursery, autojump_cl
     async def trickle() -> None:
         for byte in UPGRADE[:12]:
             await theirs.send_all(bytes([byte]))
-            await trio.sleep(1)
+            await trio.sleep(1.5)
 
     with trio.CancelScope() as trickling:
         async with trio.open_nursery() as inner:
