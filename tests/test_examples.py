@@ -127,6 +127,22 @@ Ada speaks chat.v2
 Close(code=1000, reason='')
 404 b'There is only /chat here.\\n'
 """,
+    "reconnecting": """\
+visit 1
+visit 2
+connection closed with 1011 (something broke)
+visit 3
+""",
+    "requesting": """\
+/chat User-Agent: example/1.0
+/chat Authorization: Basic YWRhOnNlY3JldA==
+/chat Cookie: session=1234; theme=dark
+/chat X-Trace: abc
+""",
+    "proxying": """\
+CONNECT chat.example:80 HTTP/1.1
+Hello World!
+""",
     "closing": """\
 client: Close(code=1005, reason='')
 server: end, Close(code=1005, reason='')

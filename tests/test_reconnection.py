@@ -10,6 +10,7 @@ import ssl
 from collections import deque
 from contextlib import aclosing
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,7 +73,7 @@ class Network:
     @property
     def waits(self) -> list[float]:
         """The seconds from one attempt to the next."""
-        return [later - earlier for earlier, later in zip(self.dialed, self.dialed[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(self.dialed)]
 
 
 @pytest.fixture

@@ -12,7 +12,18 @@ import msgspec
 import orjson
 from typing_extensions import assert_type
 
-from trio_pyjo_ws import Close, Frame, Opcode, Request, Transaction, open_websocket
+from trio_pyjo_ws import (
+    Close,
+    Frame,
+    Opcode,
+    Reconnecting,
+    Request,
+    Transaction,
+    connect,
+    is_transient,
+    open_websocket,
+    reconnecting,
+)
 from trio_pyjo_ws.testing import (
     Faults,
     FaultyStream,
@@ -24,9 +35,13 @@ from trio_pyjo_ws.testing import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     import trio
+
+    from trio_pyjo_ws import ClientOptions
 
 
 class Order(msgspec.Struct):
@@ -183,3 +198,42 @@ async def refused(ws: Transaction) -> None:
     await ws.ping("a")  # type: ignore[arg-type]
     ws.is_finished = True  # type: ignore[misc]
     ws.send("a")  # type: ignore[unused-coroutine]
+
+
+async def client_accepted(
+    nursery: trio.Nursery, context: ssl.SSLContext, path: Path, stream: trio.SocketStream
+) -> None:
+    ws = await connect(
+        nursery,
+        "wss://test",
+        additional_headers={"Cookie": "a=b"},
+        subprotocols=["v1"],
+        origin="https://test",
+        user_agent=None,
+        ssl_context=context,
+        server_hostname="other.test",
+        local_address="192.0.2.1",
+        max_redirects=0,
+        open_timeout=None,
+    )
+    assert_type(ws, Transaction)
+    await connect(nursery, "ws://test", stream=stream, additional_headers=[("X", "a"), ("X", "b")])
+    async with open_websocket("ws://test", unix=path, user_agent="a") as ws:
+        assert_type(ws, Transaction)
+    options: ClientOptions = {"proxy": "socks5h://test", "unix": "/a"}
+    async for ws in reconnecting("ws://test", **options):
+        assert_type(ws, Transaction)
+    waits = reconnecting("ws://test", proxy=True, initial_delay=1, max_delay=0.5, healthy_after=3, max_attempts=None)
+    assert_type(waits, Reconnecting)
+    async with reconnecting("ws://test", is_transient=lambda exc: not is_transient(exc)) as connections:
+        async for ws in connections:
+            assert_type(ws, Transaction)
+
+
+async def client_refused(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
+    await connect(nursery, "ws://test", headers={})  # type: ignore[call-arg]
+    await connect(nursery, "ws://test", proxy=False)  # type: ignore[arg-type]
+    await connect(nursery, "ws://test", unix=1)  # type: ignore[arg-type]
+    await connect(nursery, "ws://test", additional_headers={"X": 1})  # type: ignore[arg-type]
+    reconnecting("ws://test", stream=stream)  # type: ignore[call-arg]
+    reconnecting("ws://test", is_transient=True)  # type: ignore[arg-type]
