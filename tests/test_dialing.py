@@ -300,12 +300,15 @@ async def test_the_certificate_of_the_proxy_is_verified(
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-async def test_a_silent_proxy_is_too_slow(scheme: str, nursery: trio.Nursery) -> None:
+async def test_a_silent_proxy_is_too_slow(
+    scheme: str, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listeners[0]:
         url = f"{scheme}://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         with pytest.raises(trio.TooSlowError):
-            await connect(nursery, "ws://example.test/", proxy=url, open_timeout=0.05)
+            await connect(nursery, "ws://example.test/", proxy=url, open_timeout=7)
+    assert trio.current_time() == 7
 
 
 async def test_without_python_socks_the_error_names_the_extra(

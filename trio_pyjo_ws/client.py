@@ -41,7 +41,7 @@ class Target:
         self.settings = settings = ClientSettings.of(options)
         self.url = Url.parse(url)
         # The first connection takes it; another needs another key.
-        self._checked: ClientHandshake | None = self._handshake(self.url, settings)
+        self._checked: ClientHandshake | None = _handshake(self.url, settings)
         if not self.url.secure and (settings.ssl_context, settings.server_hostname) != (None, None):
             name = "server_hostname" if settings.ssl_context is None else "ssl_context"
             raise ValueError(f"{name} is for wss://, and this is a ws:// URL")
@@ -56,18 +56,6 @@ class Target:
             given.remove("local_address")  # The way to the proxy begins there.
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} are two ways to the server, accepted is one")
-
-    def _handshake(self, url: Url, settings: ClientSettings) -> ClientHandshake:
-        return ClientHandshake(
-            url,
-            headers=settings.additional_headers,
-            subprotocols=settings.subprotocols,
-            origin=settings.origin,
-            deflate=settings.compression,
-            user_agent=settings.user_agent,
-            max_header_bytes=settings.max_header_bytes,
-            max_headers=settings.max_headers,
-        )
 
     async def connect(
         self,
@@ -98,7 +86,7 @@ class Target:
         while True:
             protocol = Protocol(
                 "client",
-                handshake=handshake or self._handshake(url, settings),
+                handshake=handshake or _handshake(url, settings),
                 max_websocket_size=settings.max_websocket_size,
                 max_empty_fragments=settings.max_empty_fragments,
             )
@@ -123,6 +111,19 @@ class Target:
                 # What of these is a secret only their owner knows, and what is none was not meant for that server.
                 settings = replace(settings, additional_headers=(), server_hostname=None)
             url, handshake = target, None
+
+
+def _handshake(url: Url, settings: ClientSettings) -> ClientHandshake:
+    return ClientHandshake(
+        url,
+        headers=settings.additional_headers,
+        subprotocols=settings.subprotocols,
+        origin=settings.origin,
+        deflate=settings.compression,
+        user_agent=settings.user_agent,
+        max_header_bytes=settings.max_header_bytes,
+        max_headers=settings.max_headers,
+    )
 
 
 async def _reach(url: Url, settings: ClientSettings, stream: trio.abc.Stream | None) -> Transport:
@@ -186,7 +187,8 @@ async def connect(
 
     Raises ValueError or TypeError before any input or output, ``stream`` untouched, for arguments that do not fit;
     OSError where there is no connection; :class:`HandshakeError` where TLS, a proxy or the opening handshake fails;
-    :class:`trio.TooSlowError` after ``open_timeout`` seconds. A checkpoint; whatever else it raises, and when it is
+    ImportError where a SOCKS proxy lacks the extra ``proxy``; :class:`trio.TooSlowError` after ``open_timeout`` seconds.
+    A checkpoint; whatever else it raises, and when it is
     cancelled, the socket is closed.
     """
     return await Target(url, options, stream).connect(nursery, stream)
