@@ -437,6 +437,24 @@ async def test_closed_by_another_task_the_loop_ends_with_its_turn(
     assert len(network.dialed) == 1
 
 
+@pytest.mark.parametrize("plan", [[REFUSED] * 10, [Peer.read_request]], ids=["waiting", "connecting"])
+@pytest.mark.usefixtures("longest", "tasks")
+async def test_closed_by_another_task_while_it_has_no_connection_it_ends_at_once(
+    plan: list[Script | Exception], network: Network, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    network.plan += plan
+    connections = reconnecting("ws://test/")
+
+    async def close_later() -> None:
+        await trio.sleep(2)
+        await connections.aclose()
+
+    nursery.start_soon(close_later)
+    async for _ws in connections:
+        raise AssertionError("it must not be open")
+    assert trio.current_time() == 2
+
+
 # Waiting
 
 

@@ -187,9 +187,8 @@ async def connect(
 
     Raises ValueError or TypeError before any input or output, ``stream`` untouched, for arguments that do not fit;
     OSError where there is no connection; :class:`HandshakeError` where TLS, a proxy or the opening handshake fails;
-    ImportError where a SOCKS proxy lacks the extra ``proxy``; :class:`trio.TooSlowError` after ``open_timeout`` seconds.
-    A checkpoint; whatever else it raises, and when it is
-    cancelled, the socket is closed.
+    ImportError for SOCKS without the extra ``proxy``; :class:`trio.TooSlowError` after ``open_timeout`` seconds.
+    A checkpoint; whatever else it raises, and when it is cancelled, the socket is closed.
     """
     return await Target(url, options, stream).connect(nursery, stream)
 

@@ -167,6 +167,7 @@ class Reconnecting(trio.abc.AsyncResource, AsyncIterator[Transaction]):
         self._is_transient = is_transient
         self._failures = 0
         self._closed = False
+        self._opening = trio.CancelScope()
 
     def __aiter__(self) -> Self:
         return self
@@ -180,11 +181,15 @@ class Reconnecting(trio.abc.AsyncResource, AsyncIterator[Transaction]):
         if self._closed:
             raise StopAsyncIteration
         home = _Home()
+        self._opening = trio.CancelScope()
         try:
             name = f"connections to {self._target.url.origin}"
             trio.lowlevel.spawn_system_task(home.run, name=name, context=copy_context())
-            await home.opened.wait()
-            home.transaction = await self._connect(home)
+            with self._opening:
+                await home.opened.wait()
+                home.transaction = await self._connect(home)
+            if self._opening.cancelled_caught:
+                raise StopAsyncIteration
         except BaseException:
             home.scope.cancel()
             raise
@@ -233,11 +238,12 @@ class Reconnecting(trio.abc.AsyncResource, AsyncIterator[Transaction]):
             raise home.failure
 
     async def aclose(self) -> None:
-        """End the loop: close what is open with 1000, and wait for that. Cancelled, the socket is closed at once.
+        """End the loop, also where it is connecting: close what is open with 1000, and wait for that.
 
-        Raises what :meth:`__anext__` raises of callbacks. A checkpoint.
+        Cancelled, the socket is closed at once. Raises what :meth:`__anext__` raises of callbacks. A checkpoint.
         """
         self._closed = True
+        self._opening.cancel()
         await self._end_last()
 
     def __del__(self) -> None:
