@@ -89,6 +89,7 @@ class Server:
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
         self._closing = False
+        self._aborted = False
         self._scopes: dict[Transaction, trio.CancelScope] = {}
         self._open: set[Transaction] = set()
         self._goodbye = Close(1001, "the server is shutting down")
@@ -130,6 +131,7 @@ class Server:
                 await self._stopped.wait()
                 await self._wait_idle()
         finally:
+            self._aborted = True
             for scope in self._scopes.values():
                 scope.cancel()
         await self._wait_idle()
@@ -211,10 +213,14 @@ class Server:
                     transaction._start()  # noqa: SLF001
                     if not self._closing:
                         await self._handle(handler, transaction)
+            if self._aborted:
+                return
+            # What is still to be said is cut short by aclose(), too.
             if handler is not None and not transaction.is_finished:
-                await transaction.finish(*self._goodbye if self._closing else (1000,))
+                with trio.CancelScope() as self._scopes[transaction]:
+                    await transaction.finish(*self._goodbye if self._closing else (1000,))
             elif handler is None and self._closing and handshake.response is None:
-                with trio.move_on_after(settings.close_timeout):
+                with trio.move_on_after(settings.close_timeout) as self._scopes[transaction]:
                     protocol.refuse(Response(503))
                     await self._respond(protocol, transport)
         finally:
