@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import ParkingLot
+from trio.lowlevel import ParkingLot, checkpoint_if_cancelled
 
 from .errors import ConnectionClosed
 from .events import Emitter
@@ -190,6 +190,7 @@ class Connection(Writer):
         except trio.ClosedResourceError:
             if not self._interrupted:
                 self._end()
+                await checkpoint_if_cancelled()  # Where the nursery is cancelled, that is all there is to say.
             self._interrupted = False
         finally:
             self._reading = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import ParkingLot
+from trio.lowlevel import ParkingLot, checkpoint_if_cancelled
 
 from .wire.protocol import State
 
@@ -165,6 +165,7 @@ class Writer:
         try:
             while self._sent < position:
                 if self._ended:
+                    await checkpoint_if_cancelled()  # Where the nursery is cancelled, that is all there is to say.
                     raise self._closed_error()
                 if self._writing or not self._transport.resumable:
                     self._flush_or_write()
