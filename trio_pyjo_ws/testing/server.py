@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio.testing
@@ -30,6 +31,9 @@ class _Listener(trio.abc.Listener[trio.abc.Stream]):
         return await self._receiver.receive()
 
     async def aclose(self) -> None:
+        with suppress(trio.WouldBlock):
+            while True:  # as a socket does with connections that nobody has accepted
+                await trio.aclose_forcefully(self._receiver.receive_nowait())
         await self._receiver.aclose()
 
 
