@@ -54,7 +54,7 @@ async def run_cancelled(pause: int, run: Callable[[], Awaitable[Any]], any_task:
     return instrument.cancelled_at is None
 
 
-async def at_each_pause(attempt: Callable[[int], Awaitable[bool]], step: int = 1) -> int:
+async def at_each_pause(attempt: Callable[[int], Awaitable[bool]]) -> int:
     """Call ``attempt(pause)`` for 1, 2, ... until it has ended before that pause; return how many there are."""
     pause = 1
     # On the mock clock an attempt that hangs fails at once.
@@ -62,7 +62,7 @@ async def at_each_pause(attempt: Callable[[int], Awaitable[bool]], step: int = 1
         with trio.fail_after(100_000):
             if await attempt(pause):
                 return pause
-        pause += step
+        pause += 1
 
 
 @functools.cache

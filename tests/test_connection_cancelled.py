@@ -3,128 +3,187 @@
 from __future__ import annotations
 
 import itertools
+import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
+import trio.lowlevel
 
-from trio_pyjo_ws import connection, transaction
-from trio_pyjo_ws.wire.frames import Opcode
+from trio_pyjo_ws import ConnectionClosed, Transaction, broadcast, broadcasting, connection, transaction
+from trio_pyjo_ws.testing import open_memory_pair
 
-from .peer import (
-    Peer,
-    connected,
-    limit_writes,
-    task_names,
-)
+from .cancelling import at_each_pause, is_closed, open_streams, run_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trio.testing import MockClock
 
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a scope when its task pauses for the given time."""
-
-    def __init__(self, pause: int) -> None:
-        self.left = pause
-        self.scope = trio.CancelScope()
-        self.task = trio.lowlevel.current_task()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.left -= 1
-            if not self.left:
-                self.scope.cancel()
+LARGE = os.urandom(300_000)  # No compression makes it fit into a socket's buffer.
+LARGE_TEXT = LARGE[:200_000].hex()
 
 
-OPERATIONS: dict[str, Callable[[Any], Any]] = {
-    "receive": lambda ws: ws.receive(),
-    "send": lambda ws: ws.send("Hello"),
-    "send large": lambda ws: ws.send(bytes(1_000_000)),
-    "drain": lambda ws: ws.drain(),
-    "ping": lambda ws: ws.ping(),
-    "finish": lambda ws: ws.finish(3000),
-    "aclose": lambda ws: ws.aclose(),
+class Operation(NamedTuple):
+    """What is cancelled, the messages that it sends, and how to take the message that it leaves."""
+
+    run: Callable[[Transaction], Awaitable[Any]]
+    sends: list[str | bytes] = []  # noqa: RUF012 - never changed
+    take: Callable[[Transaction], Awaitable[Any]] = Transaction.receive
+
+
+async def iterate(ws: Transaction) -> str | bytes:
+    async for message in ws:
+        return message
+    raise AssertionError("it ends")
+
+
+async def receive_from_channel(ws: Transaction) -> Any:
+    # The same one each time: a channel that is closed takes along what it holds.
+    if "channel" not in vars(ws):
+        vars(ws)["channel"] = ws.open_channel("message")
+    return await vars(ws)["channel"].receive()
+
+
+async def callback(ws: Transaction) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def queue_and_drain(ws: Transaction) -> None:
+    if ws.statistics().bytes_unsent:
+        await ws.drain()
+    ws.send_nowait("Hello")
+    await ws.drain()
+
+
+async def enter(ws: Transaction) -> None:
+    async with ws:
+        await trio.lowlevel.checkpoint()
+
+
+OPERATIONS = {
+    "receive": Operation(Transaction.receive),
+    "iterate": Operation(iterate),
+    "channel": Operation(receive_from_channel, take=receive_from_channel),
+    "send": Operation(lambda ws: ws.send("Hello"), ["Hello"]),
+    "send large": Operation(lambda ws: ws.send(LARGE, compress=False), [LARGE]),
+    "send compressed": Operation(lambda ws: ws.send("Hello" * 100, compress=True), ["Hello" * 100]),
+    "send large compressed": Operation(lambda ws: ws.send(text=LARGE_TEXT, compress=True), [LARGE_TEXT]),
+    "send json": Operation(lambda ws: ws.send(json={"a": [1]}), ['{"a":[1]}']),
+    "send frame": Operation(lambda ws: ws.send(frame=[1, 0, 0, 0, 1, b"Hello"]), ["Hello"]),
+    "send with a callback": Operation(lambda ws: ws.send(callback, "Hello"), ["Hello"]),
+    "queue and drain": Operation(queue_and_drain, ["Hello"]),
+    "drain": Operation(Transaction.drain),
+    "ping": Operation(Transaction.ping),
+    "finish": Operation(lambda ws: ws.finish(3000)),
+    "aclose": Operation(Transaction.aclose),
+    "async with": Operation(enter),
+    "broadcast": Operation(lambda ws: broadcast([ws], "Hello"), ["Hello"]),
+    "broadcast to the slow": Operation(lambda ws: broadcast([ws], "Hello", slow="wait"), ["Hello"]),
 }
 
+# What carries the bytes, whether each operation has to yield, and whether something waits to be written already.
+SETTINGS = [
+    ("memory", "client", False, True),
+    ("memory", "server", True, False),
+    ("pieces", "client", False, False),
+    ("pieces", "server", True, True),
+    ("stalls", "client", False, False),
+    ("stalls", "server", False, True),
+    ("socket", "client", True, True),
+    ("socket", "client", False, False),
+    ("socket", "server", False, True),
+    ("socket", "server", True, False),
+    ("tls", "client", False, True),
+    ("tls", "server", True, False),
+]
 
-@pytest.mark.parametrize("queued", [False, True])
-@pytest.mark.parametrize("turns", [False, True])
+
+@pytest.mark.parametrize(("link", "role", "turns", "queued"), SETTINGS)
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("role", ["client", "server"])
 async def test_cancelled_at_any_checkpoint_there_is_no_effect_or_a_closed_connection(
-    role: str, name: str, turns: bool, queued: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    name: str,
+    link: str,
+    role: str,
+    turns: bool,
+    queued: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
 ) -> None:
     clock = itertools.count(1.0, 1.0 if turns else 0.0)
-    for module in (connection, transaction):
+    for module in (broadcasting, connection, transaction):
         monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
-    pause = 1
-    while not await cancelled_at(pause, role, OPERATIONS[name], queued):
-        pause += 1
-    assert pause > 1
+    assert await at_each_pause(partial(attempt, OPERATIONS[name], link, role, queued)) > 1
 
 
-async def cancelled_at(pause: int, role: str, operation: Callable[[Any], Any], queued: bool) -> bool:
-    """Cancel at that checkpoint; return whether the operation had ended before it."""
-    sent: list[bytes] = []
-    got: list[Any] = []
-    async with connected(role, close_timeout=5) as (ws, peer, nursery):
-        if queued:
-            limit_writes(ws, 10_000)
-            ws.send_nowait(b"queued")
-            ws.send_nowait(bytes(70_000))
-            sent += [b"queued", bytes(70_000)]
+async def attempt(operation: Operation, link: str, role: str, queued: bool, pause: int) -> bool:
+    """Cancel at that pause; return whether the operation had ended before it."""
+    got: list[str | bytes] = []
+    received: list[str | bytes] = []
+    async with trio.open_nursery() as nursery:
+        pair = open_memory_pair(
+            nursery,
+            streams=open_streams(link, nursery, role),
+            compression=True,
+            close_timeout=5,
+            ping_interval=None,
+            max_websocket_size=1_000_000,
+        )
+        async with trio.open_nursery() as handshakes:
+            for side in pair:
+                handshakes.start_soon(side._transport.do_handshake)  # which there is for TLS only
+        ws, peer = pair if role == "client" else pair[::-1]
+        sent: list[str | bytes] = [b"queued", LARGE[:70_000]] if queued else []
+        for message in sent:
+            ws.send_nowait(message)
+        nursery.start_soon(respond, peer, received)
+
+        async def operate() -> None:
+            value = await operation.run(ws)
+            if value == "message":
+                got.append(value)
+
+        done = False
 
         async def act() -> None:
             nonlocal done
-            instrument = CancelAt(pause)
-            trio.lowlevel.add_instrument(instrument)
-            with instrument.scope:
-                value = await operation(ws)
-                if isinstance(value, str):
-                    got.append(value)
-                done = True
-            trio.lowlevel.remove_instrument(instrument)
+            done = await run_cancelled(pause, operate)
 
-        done = False
-        received: list[bytes] = []
-        nursery.start_soon(partial(respond, peer, received))
         async with trio.open_nursery() as tasks:
             tasks.start_soon(act)
             await trio.sleep(1)
-            if not peer.gone and peer.protocol.state.value == "open":
-                peer.send("message")
+            if peer.statistics().state == "open":
+                await peer.send("message")
+            await trio.sleep(5)
         if ws.statistics().state == "open":
             await ws.send(b"last")
             await ws.drain()
-            await trio.sleep(1)
+            await trio.sleep(3)
             assert received[: len(sent)] == sent
-            assert received[len(sent) :] in ([b"last"], [b"Hello", b"last"], [bytes(1_000_000), b"last"])
+            assert received[len(sent) :] in ([b"last"], [*operation.sends, b"last"])
             if not got:
-                got.append(await ws.receive())
+                got.append(await operation.take(ws))
             assert got == ["message"]
-            await ws.aclose()
+            assert (await ws.finish()).code == 1005
+        else:
+            # Whole messages have come, or none; and whoever goes on using it is told.
+            assert received in [[*sent, *operation.sends][:count] for count in range(len(sent + operation.sends) + 1)]
+            with pytest.raises((ConnectionClosed, trio.ClosedResourceError)):
+                await ws.send("more")
         await trio.sleep(6)
-        assert ws.is_finished
-        assert task_names(nursery) == []
+        for side in (ws, peer):
+            assert side.is_finished
+            assert is_closed(side)
+        assert not nursery.child_tasks
     return done
 
 
-async def respond(peer: Peer, into: list[bytes]) -> None:
-    """Reads slowly, answers pings and Close, and ends where it is a server."""
-    while not peer.gone:
-        await trio.lowlevel.wait_readable(peer.sock)
-        await trio.sleep(0.01)
-        into += [frame.payload for frame in peer.read() if frame.opcode in (Opcode.TEXT, Opcode.BINARY)]
-        if peer.protocol.state.value == "closed":
-            if peer.protocol.outgoing and not peer.gone:
-                peer.answer()
-            if peer.protocol.role == "server":
-                break
-        elif not peer.gone:
-            peer.answer()
-    peer.sock.close()
-    peer.gone = True
+async def respond(peer: Transaction, into: list[str | bytes]) -> None:
+    """Reads slowly, and notes what comes whole."""
+    try:
+        async for message in peer:
+            into.append(message)
+            await trio.sleep(0.01)
+    except ConnectionClosed:
+        pass

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
-from trio_pyjo_ws import ConnectionClosed, HandshakeError, Transaction, broadcast, open_websocket
+from trio_pyjo_ws import Transaction, broadcast, open_websocket
 from trio_pyjo_ws.testing import MemoryServer, ScriptedPeer, serve_memory
+from trio_pyjo_ws.transport import SocketTransport
 
+from . import peer
 from .cancelling import LINKS, at_each_pause, contexts, open_link, run_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trio.testing import MockClock
 
-LARGE = os.urandom(20_000)  # more than a socket's buffer takes of it
+# More than a socket's buffer takes of it; the others take it all, whatever it is, or piece by piece.
+LARGE = {link: os.urandom(20_000 if link in ("socket", "tls") else 1000) for link in LINKS}
 
 
 async def echo(ws: Transaction) -> None:
@@ -63,9 +66,7 @@ async def test_a_connect_that_is_cancelled_leaves_no_connection(link: str, autoj
 
             async def run() -> None:
                 ssl_context = client_context(link)
-                opened.append(
-                    await server.connect(home, streams=streams, ssl_context=ssl_context, ping_interval=None)
-                )
+                opened.append(await server.connect(home, streams=streams, ssl_context=ssl_context, ping_interval=None))
 
             async with trio.open_nursery() as home:
                 done = await run_cancelled(pause, run)
@@ -97,8 +98,8 @@ async def test_an_open_websocket_that_is_cancelled_leaves_no_connection(link: st
                 async with open_websocket(url, stream=stream, ssl_context=client_context(link), compression=True) as ws:
                     await ws.send("Hello")
                     assert await ws.receive() == "Hello"
-                    await ws.send(LARGE)
-                    assert await ws.receive() == LARGE
+                    await ws.send(LARGE[link])
+                    assert await ws.receive() == LARGE[link]
 
             done = await run_cancelled(pause, run)
             await trio.sleep(5)
@@ -123,12 +124,13 @@ async def test_a_servers_aclose_that_is_cancelled_closes_everything_at_once(
             ssl_context = client_context(link)
             links = [open_link(link, nursery) for _ in range(3)]
             numbers = [descriptors(streams) for streams in links]
-            # One that closes properly, one that has fallen silent, and one in the opening handshake.
-            good, silent = [
-                await server.connect(nursery, streams=streams, ssl_context=ssl_context, ping_interval=None)
-                for streams in links[:2]
-            ]
-            silent.open_channel("frame", max_buffer_size=1)
+            # One that closes properly, one that says nothing any more, and one in the opening handshake.
+            good = await server.connect(nursery, streams=links[0], ssl_context=ssl_context, ping_interval=None)
+            stream: Any = server.open_stream(links[1])
+            if ssl_context is not None:
+                stream = trio.SSLStream(stream, ssl_context, server_hostname="memory.test", https_compatible=True)
+            silent = ScriptedPeer("client", stream)
+            await silent.request()
             server.open_stream(links[2])
             await trio.sleep(1)
             done = await run_cancelled(pause, server.server.aclose)
@@ -136,8 +138,8 @@ async def test_a_servers_aclose_that_is_cancelled_closes_everything_at_once(
             assert not server.server._scopes
             with pytest.raises(trio.BrokenResourceError):
                 server.open_stream()
-            for ws in (quick, silent):
-                await ws.aclose()
+            await good.aclose()
+            await silent.aclose()
             await trio.aclose_forcefully(links[2][0])
             await trio.sleep(1)
             for streams, opened in zip(links, numbers, strict=True):
@@ -152,10 +154,13 @@ async def talk(server: MemoryServer, nursery: trio.Nursery, streams: tuple[Any, 
     """A session with something of everything."""
     ws = await server.connect(nursery, streams=streams, ssl_context=client_context(link), compression=True)
     called: list[str | bytes] = []
+    both_called = trio.Event()
 
     async def note(ws: Transaction, message: bytes) -> None:
         await trio.sleep(0.01)
         called.append(message)
+        if len(called) == 2:
+            both_called.set()
 
     ws.on("binary", note)
     async with ws.open_channel("json") as channel:
@@ -163,18 +168,17 @@ async def talk(server: MemoryServer, nursery: trio.Nursery, streams: tuple[Any, 
         assert await channel.receive() == {"a": 1}
     await ws.send("Hello")
     assert await ws.receive() == "Hello"
-    await broadcast([ws], LARGE, slow="wait")
+    await broadcast([ws], LARGE[link], slow="wait")
     await ws.send(note_written, b"callback")
     await ws.drain()
     await ws.ping()
-    while len(called) < 2:
-        await trio.sleep(0.1)
-    assert called == [LARGE, b"callback"]
+    await both_called.wait()
+    assert called == [LARGE[link], b"callback"]
     await ws.finish()
 
 
 async def note_written(ws: Transaction) -> None:
-    await trio.sleep(0)
+    await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -201,3 +205,22 @@ async def test_a_program_that_is_cancelled_in_any_step_of_any_task_ends_at_once(
         return done
 
     assert await at_each_pause(attempt) > 20
+
+
+async def test_a_message_that_arrives_with_the_deadline_leaves_it_a_deadline(mock_clock: MockClock) -> None:
+    for _ in range(20):  # Which task has the first turn after that is chance.
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs, trio.move_on_after(10) as scope:
+            async with trio.open_nursery() as nursery:
+                ws = peer.start(nursery, SocketTransport(ours), "client", ping_interval=None)
+
+                async def arrive(theirs: socket.socket) -> None:
+                    await trio.testing.wait_all_tasks_blocked()
+                    theirs.send(b"\x81\x01a")
+                    mock_clock.jump(10)
+
+                nursery.start_soon(arrive, theirs)
+                while True:
+                    await ws.receive()
+        assert scope.cancelled_caught
