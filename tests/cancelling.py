@@ -67,10 +67,10 @@ async def at_each_pause(attempt: Callable[[int], Awaitable[bool]]) -> int:
 
 @functools.cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The client's, and the server's, for memory.test."""
+    """The client's, and the server's, for memory.test and 127.0.0.1."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("memory.test").configure_cert(server)
+    authority.issue_cert("memory.test", "127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return client, server

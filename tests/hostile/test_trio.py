@@ -14,8 +14,27 @@ import pytest
 import trio
 import trio.testing
 
-from trio_pyjo_ws import Close, ConnectionClosed, Server, Transaction, connect, open_websocket, serve
+from trio_pyjo_ws import (
+    Close,
+    ConnectionClosed,
+    Server,
+    Transaction,
+    broadcast,
+    connect,
+    open_websocket,
+    serve,
+    serve_listeners,
+)
+from trio_pyjo_ws.testing import (
+    Faults,
+    FaultyStream,
+    ScriptedPeer,
+    open_memory_pair,
+    open_scripted_pair,
+    serve_memory,
+)
 
+from ..cancelling import at_each_pause, contexts, open_link, open_streams, run_cancelled
 from ..service import REQUEST, echo, read_head, read_to_end, start, status
 
 if TYPE_CHECKING:
@@ -37,6 +56,196 @@ async def drain(ws: Transaction) -> None:
     with suppress(ConnectionClosed):
         async for _ in ws:
             pass
+
+
+# 66. Cancelled at every checkpoint: no effect, or the connection is closed; never corrupt. (One by one, each operation
+# over whatever carries the bytes: test_connection_cancelled.py, and whole programs: test_lifetime_cancelled.py.)
+
+
+async def use(ws: Transaction, messages: list[bytes]) -> None:
+    await ws.ping()
+    for message in messages[:2]:
+        await ws.send(message)
+    await ws.drain()
+    await ws.receive()
+    await broadcast([ws], messages[2], slow="wait")
+    ws.send_nowait(messages[3])
+    await ws.receive()
+
+
+@pytest.mark.parametrize("link", ["socket", "tls", "pieces", "stalls"])
+async def test_66_cancelled_at_every_checkpoint_it_is_whole_or_closed(link: str, autojump_clock: MockClock) -> None:
+    # More than a socket's buffer takes of it; the others take it all, whatever it is, or piece by piece.
+    large = os.urandom(300_000 if link in ("socket", "tls") else 3000)
+    messages = [b"first", large, b"third", b"fourth"]
+
+    async def attempt(pause: int) -> bool:
+        received: list[str | bytes] = []
+
+        async def handler(ws: Transaction) -> None:
+            with suppress(ConnectionClosed):
+                async for message in ws:
+                    received.append(message)
+                    with suppress(ConnectionClosed):  # Close may have come already, behind messages to be read.
+                        await ws.send(message)
+                    await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            client_context, server_context = contexts() if link == "tls" else (None, None)
+            server = await nursery.start(
+                partial(serve_memory, handler, ssl_context=server_context, max_websocket_size=1_000_000)
+            )
+            ws = await server.connect(
+                nursery, streams=open_link(link, nursery), ssl_context=client_context, max_websocket_size=1_000_000
+            )
+            done = await run_cancelled(pause, partial(use, ws, messages))
+            with suppress(ConnectionClosed):
+                await ws.send("last")
+                await ws.finish()
+            await trio.sleep(5)
+            is_whole = received[-1:] == ["last"]
+            sent = received[:-1] if is_whole else received
+            assert sent == messages[: len(sent)]
+            assert is_whole or ws.close == (1006, "the connection was lost without a closing handshake")
+            assert not server.server.connections
+            nursery.cancel_scope.cancel()
+        return done
+
+    assert await at_each_pause(attempt) > 5
+
+
+# 68. send() cancelled after its first byte left: the frame is completed, or later sends raise; a frame is never torn
+# with the connection open.
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_68_a_cancelled_send_of_50_mb_is_completed(role: Any, secure: bool, nursery: trio.Nursery) -> None:
+    large = bytes(50_000_000)
+    ws, peer = await open_tcp(nursery, role, secure)
+    with trio.CancelScope() as scope:
+        nursery.start_soon(cancel_when_blocked, scope)
+        await ws.send(large)
+    assert scope.cancelled_caught
+    assert 0 < ws.statistics().bytes_unsent < len(large)  # Its first bytes have left.
+    async with peer:
+        nursery.start_soon(ws.send, "next")
+        await peer.expect(large)
+        await peer.expect("next")
+        await peer.reply("still open")
+        assert await ws.receive() == "still open"
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_68_a_cancelled_send_through_a_stream_is_completed(role: Any, nursery: trio.Nursery) -> None:
+    streams = trio.testing.memory_stream_pair()
+    stalled = FaultyStream(streams[0], send=Faults(stall_at=100))
+    ws, peer = open_scripted_pair(nursery, role, streams=(stalled, streams[1]))
+    with trio.CancelScope() as scope:
+        nursery.start_soon(cancel_when_blocked, scope)
+        await ws.send(bytes(1000))
+    assert scope.cancelled_caught
+    assert stalled.sending.passed == 100
+    nursery.start_soon(ws.send, "next")
+    stalled.sending.release()
+    await peer.expect(bytes(1000))
+    await peer.expect("next")
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_68_where_it_cannot_be_completed_later_sends_raise(role: Any, nursery: trio.Nursery) -> None:
+    streams = trio.testing.memory_stream_pair()
+    broken = FaultyStream(streams[0], send=Faults(stall_at=100, reset_at=100))
+    ws, peer = open_scripted_pair(nursery, role, streams=(broken, streams[1]))
+    with trio.CancelScope() as scope:
+        nursery.start_soon(cancel_when_blocked, scope)
+        await ws.send(bytes(1000))
+    assert scope.cancelled_caught
+    broken.sending.release()
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(ConnectionClosed):
+        await ws.send("next")
+    with pytest.raises(ConnectionClosed):
+        ws.send_nowait("next")
+    with pytest.raises(AssertionError, match="received it in the middle of a frame"):
+        await peer.expect_eof()
+
+
+async def cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    scope.cancel()
+
+
+async def open_tcp(nursery: trio.Nursery, role: str, secure: bool) -> tuple[Transaction, ScriptedPeer]:
+    """A transaction of that role over TCP, and in place of its peer a script."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    host, port = listener.socket.getsockname()
+    client_context, server_context = contexts()
+    if role == "client":
+        accepted: list[Any] = []
+
+        async def accept() -> None:
+            stream: Any = await listener.accept()
+            if secure:
+                stream = trio.SSLStream(stream, server_context, server_side=True, https_compatible=True)
+            accepted.append(ScriptedPeer("server", stream))
+            await accepted[0].accept()
+
+        nursery.start_soon(accept)
+        url = f"{'wss' if secure else 'ws'}://{host}:{port}/"
+        ws = await connect(nursery, url, ssl_context=client_context if secure else None)
+        await listener.aclose()
+        return ws, accepted[0]
+    opened: list[Transaction] = []
+    over = trio.Event()
+
+    async def handler(ws: Transaction) -> None:
+        opened.append(ws)
+        over.set()
+        await trio.sleep_forever()
+
+    listening: Any = trio.SSLListener(listener, server_context, https_compatible=True) if secure else listener
+    await nursery.start(serve_listeners, handler, [listening])
+    stream: Any = await trio.open_tcp_stream(host, port)
+    if secure:
+        stream = trio.SSLStream(stream, client_context, server_hostname=host, https_compatible=True)
+    peer = ScriptedPeer("client", stream)
+    await peer.request()
+    await over.wait()
+    return opened[0], peer
+
+
+# 69. aclose() cancelled: the socket is closed.
+
+
+@pytest.mark.parametrize("behind", [0, 300_000])
+@pytest.mark.parametrize("link", ["socket", "tls"])
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_69_a_cancelled_aclose_closes_the_socket(
+    role: Any, link: str, behind: int, autojump_clock: MockClock
+) -> None:
+    async def attempt(pause: int) -> bool:
+        async with trio.open_nursery() as nursery:
+            pair = open_memory_pair(nursery, streams=open_streams(link, nursery, role), max_websocket_size=1_000_000)
+            async with trio.open_nursery() as handshakes:
+                for side in pair:
+                    handshakes.start_soon(side._transport.do_handshake)  # which there is for TLS only
+            ws, peer = pair if role == "client" else pair[::-1]
+            descriptor = ws._transport._fd  # type: ignore[attr-defined]
+            if behind:
+                ws.send_nowait(bytes(behind))  # Close has to wait for the kernel to take this.
+            done = await run_cancelled(pause, ws.aclose)
+            assert ws.is_finished
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+            await trio.testing.wait_all_tasks_blocked()
+            with suppress(ConnectionClosed):
+                assert [len(message) async for message in peer] == [behind][: bool(behind)]
+            await trio.sleep(1)
+            assert not nursery.child_tasks
+        return done
+
+    assert await at_each_pause(attempt) > 1
 
 
 # 72. Handler crash: 1011, siblings live.

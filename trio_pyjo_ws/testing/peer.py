@@ -22,7 +22,7 @@ _NO_CODE = 1005
 """What stands for a Close frame without a code (RFC 6455, section 7.1.5)."""
 
 _SHOWN = 80
-"""Characters of a payload that a message of a failure shows."""
+"""Bytes of a payload that the message of a failure shows."""
 
 
 class ScriptedPeer(trio.abc.AsyncResource):
@@ -95,12 +95,14 @@ class ScriptedPeer(trio.abc.AsyncResource):
             shown = f"{what.name} of any payload"
         while (frame := parse_frame(self._buffer)) is None:
             self._buffer += await self._read(shown)
-        before = self._failure(shown, show(frame))
-        self.received.append(frame)
         if isinstance(what, Opcode) and payload is None:
             expected = expected._replace(payload=frame.payload)
+        failure = ""
         if frame != expected:
-            raise AssertionError(before + _difference(expected.payload, frame.payload))
+            failure = self._failure(shown, show(frame)) + _difference(expected.payload, frame.payload)
+        self.received.append(frame)
+        if failure:
+            raise AssertionError(failure)
         return frame
 
     async def expect_eof(self) -> None:
@@ -155,14 +157,14 @@ def show(frame: Frame) -> str:
     name = frame.opcode.name if isinstance(frame.opcode, Opcode) else f"opcode {frame.opcode}"
     bits = [name for name in ("rsv1", "rsv2", "rsv3") if getattr(frame, name)]
     marks = ["without FIN"] * (not frame.fin) + bits
-    payload: object = frame.payload
+    beginning: object = frame.payload[:_SHOWN]
     if frame.opcode == Opcode.CLOSE and len(frame.payload) > 1:
-        payload = int.from_bytes(frame.payload[:2], "big"), frame.payload[2:].decode(errors="backslashreplace")
+        beginning = int.from_bytes(frame.payload[:2], "big"), frame.payload[2:_SHOWN].decode(errors="backslashreplace")
     elif frame.opcode == Opcode.TEXT:
-        payload = frame.payload.decode(errors="backslashreplace")
-    shown = repr(payload)
-    if len(shown) > _SHOWN:
-        shown = f"{shown[:_SHOWN]}... of {len(frame.payload)} bytes"
+        beginning = frame.payload[:_SHOWN].decode(errors="backslashreplace")
+    shown = repr(beginning)
+    if len(frame.payload) > _SHOWN:
+        shown += f"... of {len(frame.payload)} bytes"
     return " ".join([name, *([f"({', '.join(marks)})"] if marks else []), shown])
 
 
