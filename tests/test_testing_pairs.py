@@ -26,7 +26,11 @@ async def test_a_pair_is_open_and_talks_both_ways(nursery: trio.Nursery) -> None
 
 async def test_the_handshake_is_that_of_a_connection(nursery: trio.Nursery) -> None:
     client, server = open_memory_pair(
-        nursery, url="ws://example.org/chat?a=b", headers={"X-Test": "yes"}, subprotocols=["v2", "v1"], compression=True
+        nursery,
+        url="ws://example.org/chat?a=b",
+        additional_headers={"X-Test": "yes"},
+        subprotocols=["v2", "v1"],
+        compression=True,
     )
     assert server.req is not None
     assert server.req.target == "/chat?a=b"
@@ -118,7 +122,7 @@ async def test_the_opening_handshake_before_a_script_is_that_of_a_pair(nursery: 
         nursery,
         "server",
         url="ws://example.org/chat",
-        headers={"X-Test": "yes"},
+        additional_headers={"X-Test": "yes"},
         subprotocols=["v1"],
         streams=streams,
         compression=True,

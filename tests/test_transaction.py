@@ -1103,7 +1103,7 @@ async def test_the_addresses_over_tcp(nursery: trio.Nursery) -> None:
 async def test_the_remote_address_behind_a_reverse_proxy(
     nursery: trio.Nursery, autojump_clock: MockClock, headers: Any, trusted: bool, address: str | None
 ) -> None:
-    _, server = open_memory_pair(nursery, headers=headers)
+    _, server = open_memory_pair(nursery, additional_headers=headers)
     assert not server.reverse_proxy
     server.reverse_proxy = trusted
     assert server.remote_address == address
@@ -1270,7 +1270,7 @@ async def test_statistics_and_repr_tell_the_state_and_no_secrets(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     client, server = open_memory_pair(
-        nursery, url="ws://memory.test/?token=secret", headers={"Authorization": "Bearer secret"}
+        nursery, url="ws://memory.test/?token=secret", additional_headers={"Authorization": "Bearer secret"}
     )
     assert client.statistics()._asdict() == {
         "state": "open",

@@ -3,7 +3,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from trio_pyjo_ws import ConnectionClosed
-from trio_pyjo_ws.testing import open_memory_pair
+from trio_pyjo_ws.testing import Faults, FaultyStream, open_memory_pair
 
 
 async def test_a_day_of_pings(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -15,10 +15,9 @@ async def test_a_day_of_pings(autojump_clock: MockClock, nursery: trio.Nursery) 
 
 
 async def test_a_peer_that_is_gone(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    streams = memory_stream_pair()
-    client, _server = open_memory_pair(nursery, streams=streams, ping_interval=20, ping_timeout=5)
-    wire = streams[1].send_stream
-    wire.send_all_hook = wire.close_hook = None  # the cable is cut: what the server sends goes nowhere
+    ours, theirs = memory_stream_pair()
+    cut = FaultyStream(ours, receive=Faults(stall_at=0))  # the cable is cut: nothing arrives any more
+    client, _server = open_memory_pair(nursery, streams=(cut, theirs), ping_interval=20, ping_timeout=5)
     with pytest.raises(ConnectionClosed) as caught:
         await client.receive()
     assert caught.value.close.code == 1006

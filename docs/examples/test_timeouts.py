@@ -3,7 +3,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from trio_pyjo_ws import connect
-from trio_pyjo_ws.testing import open_memory_pair
+from trio_pyjo_ws.testing import open_memory_pair, open_scripted_pair
 
 
 async def test_a_server_that_does_not_answer(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -14,10 +14,7 @@ async def test_a_server_that_does_not_answer(autojump_clock: MockClock, nursery:
 
 
 async def test_a_peer_that_does_not_close(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    streams = memory_stream_pair()
-    client, _server = open_memory_pair(nursery, streams=streams, close_timeout=10)
-    wire = streams[1].send_stream
-    wire.send_all_hook = wire.close_hook = None  # the server's Close goes nowhere
+    client, _silent = open_scripted_pair(nursery, "client", close_timeout=10)
     close = await client.finish(1000)
     assert close.code == 1006  # no Close came
     assert trio.current_time() == 10

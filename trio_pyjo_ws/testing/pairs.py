@@ -29,20 +29,20 @@ def open_memory_pair(
     nursery: trio.Nursery,
     *,
     url: str = "ws://memory.test/",
-    headers: HeadersLike = (),
+    additional_headers: HeadersLike = (),
     subprotocols: Sequence[str] = (),
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     **options: Unpack[Options],
 ) -> tuple[Transaction, Transaction]:
     """A client's and a server's transaction that are connected in memory, and live in ``nursery``.
 
-    They have been through the opening handshake for ``url`` with ``headers`` and ``subprotocols``, and are open.
+    They have been through the opening handshake for ``url`` with ``additional_headers`` and ``subprotocols``, and are open.
     Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
     ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
     ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides.
     """
     settings = Settings.of(options)
-    client, server = _shake_hands(url, headers, subprotocols, settings)
+    client, server = _shake_hands(url, additional_headers, subprotocols, settings)
     client_stream, server_stream = streams or trio.testing.memory_stream_pair()
     return _start(nursery, client, client_stream, settings), _start(nursery, server, server_stream, settings)
 
@@ -52,7 +52,7 @@ def open_scripted_pair(
     role: Literal["client", "server"],
     *,
     url: str = "ws://memory.test/",
-    headers: HeadersLike = (),
+    additional_headers: HeadersLike = (),
     subprotocols: Sequence[str] = (),
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     **options: Unpack[Options],
@@ -64,7 +64,7 @@ def open_scripted_pair(
     settings = Settings.of(options)
     if role not in ("client", "server"):
         raise ValueError(f"the role is 'client' or 'server', not {role!r}")
-    client, server = _shake_hands(url, headers, subprotocols, settings)
+    client, server = _shake_hands(url, additional_headers, subprotocols, settings)
     ours, theirs = streams or trio.testing.memory_stream_pair()
     if role == "client":
         return _start(nursery, client, ours, settings), ScriptedPeer("server", theirs)

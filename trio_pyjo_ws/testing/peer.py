@@ -55,12 +55,12 @@ class ScriptedPeer(trio.abc.AsyncResource):
         self,
         url: str = "ws://memory.test/",
         *,
-        headers: HeadersLike = (),
+        additional_headers: HeadersLike = (),
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
     ) -> Response:
         """As a client, go through the opening handshake. Raises :class:`HandshakeError` where the server refuses."""
-        handshake = ClientHandshake(url, headers=headers, subprotocols=subprotocols, origin=origin)
+        handshake = ClientHandshake(url, headers=additional_headers, subprotocols=subprotocols, origin=origin)
         await self.stream.send_all(handshake.write())
         while handshake.read(await self._read("the response of the opening handshake")) is None:
             pass
