@@ -36,8 +36,8 @@ def open_memory_pair(
 ) -> tuple[Transaction, Transaction]:
     """A client's and a server's transaction that are connected in memory, and live in ``nursery``.
 
-    They have been through the opening handshake for ``url`` with ``additional_headers`` and ``subprotocols``, and are open.
-    Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
+    They have been through the opening handshake for ``url`` with ``additional_headers`` and ``subprotocols``, and are
+    open. Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
     ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
     ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides.
     """

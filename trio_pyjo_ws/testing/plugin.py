@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import trio
 
     from .. import Transaction
-    from ..routing import Handler
+    from ..server import Handlers
     from . import ScriptedPeer
 
 __all__ = ["scripted_websocket", "websocket_pair", "websocket_server"]
@@ -44,7 +44,7 @@ def scripted_websocket(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..
 def websocket_server(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., Awaitable[MemoryServer]]:
     """Await ``websocket_server(handler, **arguments)``: the server that :func:`serve_memory` starts with these."""
 
-    async def start(handler: Handler, **arguments: Any) -> MemoryServer:
+    async def start(handler: Handlers, **arguments: Any) -> MemoryServer:
         server: MemoryServer = await nursery.start(partial(serve_memory, handler, **arguments))
         return server
 

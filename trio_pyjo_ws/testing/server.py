@@ -12,8 +12,12 @@ from .. import Server, Transaction, connect, serve_listeners
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
-    from ..routing import Handler
+    from typing_extensions import Unpack
+
+    from .. import ClientOptions, ServerOptions
+    from ..server import Handlers, OnRequest, Origins
 
 __all__ = ["MemoryServer", "serve_memory"]
 
@@ -64,28 +68,32 @@ class MemoryServer:
         target: str = "/",
         *,
         streams: tuple[trio.abc.HalfCloseableStream, trio.abc.Stream] | None = None,
-        **arguments: Any,
+        **options: Unpack[ClientOptions],
     ) -> Transaction:
-        """Connect to the server, as :func:`~trio_pyjo_ws.connect` does, with its ``arguments``.
+        """Connect to the server, as :func:`~trio_pyjo_ws.connect` does, with its ``options``.
 
         ``target`` is a path, with a query if need be, or a whole URL. ``streams``: see :meth:`open_stream`.
         """
         url = self._origin + target if target.startswith("/") else target
-        return await connect(nursery, url, stream=self.open_stream(streams), **arguments)
+        return await connect(nursery, url, stream=self.open_stream(streams), **options)
 
 
 async def serve_memory(
-    handler: Handler,
+    handler: Handlers,
     *,
     ssl_context: ssl.SSLContext | None = None,
+    handler_nursery: trio.Nursery | None = None,
+    on_request: OnRequest | None = None,
+    subprotocols: Sequence[str] = (),
+    origins: Origins | None = None,
     task_status: trio.TaskStatus[MemoryServer] = trio.TASK_STATUS_IGNORED,
-    **arguments: Any,
+    **options: Unpack[ServerOptions],
 ) -> None:
-    """Do as :func:`~trio_pyjo_ws.serve` does, with its ``arguments``, but listen in memory.
+    """Do as :func:`~trio_pyjo_ws.serve` does, with its arguments, but listen in memory.
 
     ``server = await nursery.start(serve_memory, handler)`` gives the :class:`MemoryServer`, and
     ``await server.connect(nursery, "/path")`` a client's transaction: the whole opening handshake runs between them.
-    ``ssl_context`` has them speak TLS.
+    With ``ssl_context`` they speak TLS.
     """
     offered = _Listener()
     listener: trio.abc.Listener[Any] = offered
@@ -96,4 +104,13 @@ async def serve_memory(
         def started(self, server: Any = None) -> None:
             task_status.started(MemoryServer(server, offered, ssl_context is not None))
 
-    await serve_listeners(handler, [listener], task_status=Status(), **arguments)
+    await serve_listeners(
+        handler,
+        [listener],
+        handler_nursery=handler_nursery,
+        on_request=on_request,
+        subprotocols=subprotocols,
+        origins=origins,
+        task_status=Status(),
+        **options,
+    )
