@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
+import ssl
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 import trio_pyjo_ws
-from trio_pyjo_ws import Transaction
+from trio_pyjo_ws import Close, Transaction, open_websocket
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("test_"))
 
 PRINTED = {
+    "authentication": """\
+Hello, ada!
+Hello, the robot!
+401 Basic realm="chat", charset="UTF-8"
+""",
+    "behind_proxy": """\
+you are 203.0.113.7
+""",
+    "limits": """\
+expected status 101, found 429 Too Many Requests
+connection closed with 1008 (more than 10 messages a second)
+""",
+    "routing": """\
+this is the chat
+this is the feed of café
+expected status 101, found 404 Not Found
+/health HTTP/1.1 200 OK
+/ HTTP/1.1 200 OK
+/chat HTTP/1.1 426 Upgrade Required
+/nowhere HTTP/1.1 404 Not Found
+""",
     "events": """\
 All data has been sent
 FIN: True
@@ -213,7 +239,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).paren
 
 
 def test_every_program_is_run_here() -> None:
-    assert set(PROGRAMS) == {"echo_client", "echo_server", *PRINTED}
+    assert set(PROGRAMS) == {"echo_client", "echo_server", "processes", "tls_server", *PRINTED}
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -226,31 +252,117 @@ def test_a_program_prints_what_it_shows(name: str) -> None:
     assert done.returncode == 0
 
 
+async def start(
+    name: str, *arguments: str, task_status: trio.TaskStatus[trio.Process] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a program that does not end by itself."""
+    await trio.run_process(
+        command(name, *arguments), env=ENVIRONMENT, stdout=subprocess.PIPE, check=False, task_status=task_status
+    )
+
+
+async def printed(process: trio.Process, lines: int = 1) -> str:
+    """The next lines that it prints."""
+    assert process.stdout is not None
+    data = b""
+    with trio.fail_after(60):
+        while data.count(b"\n") < lines:
+            received = await process.stdout.receive_some()
+            assert received, f"it has ended, after {data!r}"
+            data += received
+    return data.decode()
+
+
+def url_in(line: str) -> str:
+    found = re.fullmatch(r"listening on (wss?://127\.0\.0\.1:\d+/)\n", line)
+    assert found
+    return found[1]
+
+
 @pytest.mark.parametrize("options", [(), ("--compress",)])
 async def test_the_echo_programs_understand_each_other(options: tuple[str, ...], nursery: trio.Nursery) -> None:
-    async def start(task_status: trio.TaskStatus[trio.Process]) -> None:
-        await trio.run_process(
-            command("echo_server", "--port", "0", *options),
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            check=False,
-            task_status=task_status,
-        )
-
+    server = await nursery.start(partial(start, "echo_server", "--port", "0", *options))
+    url = url_in(await printed(server))
     with trio.fail_after(60):
-        server = await nursery.start(start)
-        printed = b""
-        while not printed.endswith(b"\n"):
-            printed += await server.stdout.receive_some()
-        url = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+/)\n", printed.decode())
-        assert url
         client = await trio.run_process(
-            command("echo_client", url[1]), env=ENVIRONMENT, capture_stdout=True, capture_stderr=True, check=False
+            command("echo_client", url), env=ENVIRONMENT, capture_stdout=True, capture_stderr=True, check=False
         )
-        assert client.stderr == b""
-        assert client.stdout.split() == b'Hello World! {"test":[1,2,3]}'.split()
-        assert client.returncode == 0
+    assert client.stderr == b""
+    assert client.stdout.split() == b'Hello World! {"test":[1,2,3]}'.split()
+    assert client.returncode == 0
+    server.terminate()
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a program without telling it")
+
+
+@POSIX
+async def test_the_echo_server_drains_at_sigterm(nursery: trio.Nursery) -> None:
+    server = await nursery.start(partial(start, "echo_server", "--port", "0"))
+    async with open_websocket(url_in(await printed(server))) as ws:
+        await ws.send("here")
+        assert await ws.receive() == "here"
         server.terminate()
+        with trio.fail_after(60):
+            assert [message async for message in ws] == []
+            assert await server.wait() == 0
+        assert ws.close == Close(1001, "the server is shutting down")
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this system has no SO_REUSEPORT")
+async def test_several_processes_serve_one_port(nursery: trio.Nursery) -> None:
+    with socket.socket() as reserved:  # Bound, and never listening: nobody else is given the port.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        main = await nursery.start(partial(start, "processes", "--port", str(port), "--workers", "2"))
+        assert await printed(main, 2) == f"{port}\n{port}\n"
+        workers = set()
+        with trio.fail_after(60):
+            while len(workers) < 2:
+                async with open_websocket(f"ws://127.0.0.1:{port}/") as ws:
+                    workers.add(await ws.receive())
+            main.terminate()
+            assert await main.wait() == 0
+
+
+@POSIX
+async def test_the_tls_server_renews_its_certificate_at_sighup(nursery: trio.Nursery, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    def issue() -> bytes:
+        issued = authority.issue_cert("127.0.0.1")
+        certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        key.write_bytes(issued.private_key_pem.bytes())
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    async def served() -> bytes:
+        async with open_websocket(url, ssl_context=trusting) as ws:
+            found: bytes = ws._transport._tls.getpeercert(binary_form=True)  # type: ignore[attr-defined]
+            return found
+
+    first = issue()
+    server = await nursery.start(partial(start, "tls_server", "--port", "0", str(certificate), str(key)))
+    url = url_in(await printed(server))
+    async with open_websocket(url, ssl_context=trusting) as ws:
+        assert await served() == first
+        second = issue()
+        server.send_signal(signal.SIGHUP)
+        assert await printed(server) == "certificate renewed\n"
+        assert await served() == second
+        authority = trustme.CA()
+        issue()
+        certificate.write_bytes(certificate.read_bytes()[:100])
+        server.send_signal(signal.SIGHUP)
+        assert (await printed(server)).startswith("the old certificate stays: ")
+        authority.configure_trust(trusting)
+        assert await served() == second
+        await ws.send("here")
+        assert await ws.receive() == "here"
+    server.terminate()
 
 
 @pytest.mark.parametrize("call", SEED_CALLS)

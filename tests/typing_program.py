@@ -6,6 +6,9 @@ A line that mypy must refuse carries the error's name; where mypy accepted it af
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -18,11 +21,20 @@ from trio_pyjo_ws import (
     Opcode,
     Reconnecting,
     Request,
+    Response,
+    Route,
+    Routes,
     Transaction,
+    basic_authentication,
+    bearer_authentication,
     connect,
+    inherited_listeners,
     is_transient,
+    open_unix_listener,
     open_websocket,
     reconnecting,
+    serve,
+    serve_listeners,
 )
 from trio_pyjo_ws.testing import (
     Faults,
@@ -41,7 +53,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_pyjo_ws import ClientOptions
+    from trio_pyjo_ws import ClientOptions, Server, ServerOptions
 
 
 class Order(msgspec.Struct):
@@ -153,6 +165,48 @@ async def accepted_as_json(ws: Transaction) -> None:
     await ws.send(json=Order("lamp"))
     open_websocket("ws://localhost/", json=orjson)
     open_websocket("ws://localhost/", json=json)
+
+
+def on_request(ws: Transaction) -> Response | None:
+    return Response(200, body="fine") if ws.req is not None and ws.req.path == "/health" else None
+
+
+class Everything:
+    def route(self, request: Request, /) -> Route | Response:
+        return Route(sent_later, {"path": request.path}) if request.method == "GET" else Response(405)
+
+
+async def password_is_right(name: str, password: str) -> bool:
+    return bool(name and password)
+
+
+async def served(nursery: trio.Nursery, server: Server) -> None:
+    limits: ServerOptions = {"max_connections": 10, "max_connections_per_address": None, "max_handshakes": 5}
+    await serve(sent_later, 8080, on_request=on_request, origins=["https://a", re.compile("b"), None], **limits)
+    await serve({"/chat": sent_later, "/feed/{room}": accepted}, 8080, reuse_port=True, max_message_rate=0.5)
+    await serve(Everything(), 8080, idle_timeout=60, on_request=basic_authentication({"ada": "secret"}))
+    await serve(Routes({"/": sent_later}), 8080, on_request=basic_authentication(password_is_right, realm="a"))
+    await serve(sent_later, 8080, on_request=bearer_authentication({"token": 1}.get))
+    await serve(sent_later, 8080, trusted_proxies=["unix:", ip_network("10.0.0.0/8")], proxy_header="Forwarded")
+    await serve_listeners(sent_later, [open_unix_listener("/run/a", mode=0o600)], max_queue=5)
+    await serve_listeners(sent_later, inherited_listeners())
+    assert_type(await nursery.start(serve, sent_later, 0), Any)
+    await server.aclose(1012, "later", grace=5)
+    for ws in server.connections:
+        assert_type(ws.user, Any)
+        assert_type(ws.remote_address, "str | None")
+        if ws.req is not None:
+            assert_type(ws.req.path_parameters, Mapping[str, Any])
+
+
+async def refused_by_servers(server: Server) -> None:
+    await serve("chat", 8080)  # type: ignore[arg-type]
+    await serve({"/": text}, 8080)  # type: ignore[dict-item]
+    await serve(sent_later, 8080, max_connections="5")  # type: ignore[arg-type]
+    await serve(sent_later, 8080, proxy_header="Via")  # type: ignore[arg-type]
+    await serve(sent_later, 8080, on_request=text)  # type: ignore[arg-type]
+    await server.aclose("1001")  # type: ignore[arg-type]
+    basic_authentication(["ada"])  # type: ignore[arg-type]
 
 
 async def refused(ws: Transaction) -> None:
