@@ -250,6 +250,7 @@ class Server:
                 # It costs no more than this: neither TLS nor a request, nor the wait for the end of the stream.
                 protocol.refuse(refused)
                 transport.try_send(protocol.server_write())
+                transport.try_receive()  # A request that is left unread would reset the connection.
                 return None
             await transport.do_handshake()
             while handshake.request is None:

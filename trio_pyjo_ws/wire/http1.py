@@ -410,6 +410,7 @@ def basic(user_information: str) -> str:
 
 
 def _too_old() -> HandshakeError:
+    """The refusal of a version of HTTP that knows no WebSocket."""
     return refusal(426, "expected HTTP/1.1", {"Upgrade": "websocket"})
 
 
@@ -421,6 +422,7 @@ class ServerHandshake:
     """The response that was queued for ``write``."""
     rest: bytes
     """What arrived behind the request."""
+    _is_old = False
 
     def __init__(
         self,
@@ -434,7 +436,6 @@ class ServerHandshake:
         self.rest = b""
         self._connection = h11.Connection(h11.SERVER)
         self._head = _Head(max_header_bytes, max_headers, max_request_line)
-        self._is_old = False
         self._output = b""
 
     def read(self, data: bytes) -> Request | None:
@@ -452,10 +453,10 @@ class ServerHandshake:
             self._connection.receive_data(head)
             event = cast("h11.Request", self._connection.next_event())
             request = self.request = Request(event.method.decode(), event.target.decode(), _decode(event))
-            # A WebSocket takes 1.1 (RFC 6455, section 4.1, item 2). Health checks still come by 1.0.
-            self._is_old = event.http_version != b"1.1"
-            if self._is_old and event.http_version != b"1.0":
-                self._fail(_too_old())
+            if event.http_version != b"1.1":  # RFC 6455, section 4.1, item 2
+                self._is_old = True  # Plain HTTP by 1.0, as health checks still send it, is for the server to answer.
+                if event.http_version != b"1.0":
+                    self._fail(_too_old())
             if self._connection.next_event() is h11.NEED_DATA:
                 self._fail(refusal(400, "expected a request without a body"))
         except h11.RemoteProtocolError as error:
