@@ -1280,6 +1280,13 @@ async def test_statistics_and_repr_tell_the_state_and_no_secrets(
         "tasks_waiting_send": 0,
         "pings_waiting": 0,
         "latency": None,
+        "latencies": (),
+        "messages_received": 0,
+        "messages_sent": 0,
+        "bytes_received": 0,
+        "bytes_sent": 0,
+        "compression_received": (0, 0),
+        "compression_sent": (0, 0),
     }
     assert repr(client) == f"<Transaction {client.connection} open>"
     for ws in (client, server):

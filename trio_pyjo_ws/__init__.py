@@ -4,6 +4,7 @@ from .authentication import basic_authentication, bearer_authentication
 from .broadcasting import broadcast, broadcast_nowait
 from .client import connect, open_websocket
 from .errors import ConnectionClosed, HandshakeError, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .figures import ServerStatistics, TransactionStatistics
 from .listeners import UnixListener, inherited_listeners, open_unix_listener
 from .objects import JsonCodec
 from .reconnection import Reconnecting, is_transient, reconnecting
@@ -11,7 +12,7 @@ from .routing import Route, Router, Routes
 from .server import Server, serve, serve_listeners
 from .settings import ClientOptions, Options, ServerOptions
 from .streaming import MessageStream
-from .transaction import Transaction, TransactionStatistics
+from .transaction import Transaction
 from .wire.deflate import Deflate, zlib_name
 from .wire.frames import Close, Frame, Opcode, codec
 from .wire.negotiate import Request, Response
@@ -38,6 +39,7 @@ __all__ = [
     "Routes",
     "Server",
     "ServerOptions",
+    "ServerStatistics",
     "Transaction",
     "TransactionStatistics",
     "UnixListener",

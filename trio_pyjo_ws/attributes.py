@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import debugging
 from .connection import NORMAL_CODES, Connection
 from .errors import ConnectionClosed
+from .figures import TransactionStatistics
 from .wire import negotiate
 from .wire.deflate import Deflate
 from .wire.forwarded import Forwarding
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from .wire.protocol import Handshake, Protocol
 
 __all__ = ["Attributes"]
+
+logger = logging.getLogger("trio_pyjo_ws")
 
 _numbers = itertools.count(1)
 
@@ -49,6 +54,17 @@ class Attributes(Connection):
         self.reverse_proxy = False
         """Whether the request came through a reverse proxy that is trusted to name the client, see
         :attr:`remote_address`. Settable, on a server; its option ``trusted_proxies`` sets it."""
+
+    def _start(self) -> None:
+        if debugging.is_wanted():
+            self._watched = True
+            debugging.log_frames(self)
+        logger.debug("%r: open", self)
+        super()._start()
+
+    def _tell_finish(self) -> None:
+        logger.debug("%r: %s", self, self._protocol.close)
+        super()._tell_finish()
 
     def __repr__(self) -> str:
         host, port = self._transport.remote
@@ -171,6 +187,27 @@ class Attributes(Connection):
     def remote_port(self) -> int | None:
         """The peer's port."""
         return self._transport.remote[1]
+
+    def statistics(self) -> TransactionStatistics:
+        """The state of the connection, what waits in it and for it, and what has gone through it."""
+        deflate = None if self._protocol.agreement is None else self._protocol.agreement.deflate
+        stream = self._stream
+        return TransactionStatistics(
+            state=self._protocol.state.value,
+            messages_waiting=len(self._inbox),
+            bytes_unsent=self._queued(),
+            tasks_waiting_receive=int(self._receiving if stream is None else stream._waiting),  # noqa: SLF001
+            tasks_waiting_send=len(self._writers or ()) + (self._writing and not self._writer_runs),
+            pings_waiting=len(self._pings),
+            latency=self._latencies[-1] if self._latencies else None,
+            latencies=tuple(self._latencies),
+            messages_received=self._messages_received,
+            messages_sent=self._protocol.messages_sent,
+            bytes_received=self._bytes_received,
+            bytes_sent=self._sent,
+            compression_received=(0, 0) if deflate is None else deflate.decompressed,
+            compression_sent=(0, 0) if deflate is None else deflate.compressed,
+        )
 
     # The opening handshake, in a server's on_request
 

@@ -47,11 +47,18 @@ GRACE = 0.1
 TURN = 0.001
 """Seconds that a task may go on without yielding to the scheduler (trio's issue 1757 reasons the same way)."""
 
+LATENCIES = 16
+"""Of how many pongs it is remembered how long they took: at the usual ``ping_interval``, five minutes."""
+
 NORMAL_CODES = frozenset({1000, 1001, 1005})
 """Close codes after which iteration simply ends: done, going away, and none given (RFC 6455, section 7.4.1)."""
 
 LISTENING = frozenset({State.OPEN, State.CLOSING})
 """The states in which what the peer sends has a meaning."""
+
+
+def _ends_message(event: Event) -> bool:
+    return event.final if isinstance(event, Piece) else isinstance(event, (str, bytes))
 
 
 class Ping:
@@ -88,6 +95,9 @@ class Connection(Writer):
         self._read = protocol.client_read if protocol.role == "client" else protocol.server_read
         self._inbox: deque[str | bytes] = deque()
         self._events: list[Event] = []  # read, and not yet told to anybody
+        self._watched = False  # frames are logged
+        self._bytes_received = 0
+        self._messages_received = 0
         self._ended = False
         # Reading
         self._reading = False
@@ -106,7 +116,7 @@ class Connection(Writer):
         self._closed_here = False
         self._close_deadline: Deadline | None = None
         self._pings: dict[bytes, Ping] = {}
-        self._latency: float | None = None
+        self._latencies: list[float] = []
         self._keepalive: Deadline | None = None
         self._keepalive_payload = b""
         self._next_ping = 0.0
@@ -272,6 +282,7 @@ class Connection(Writer):
             if self._streamed:
                 self._hold()
             self._events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
+            self._count(data, self._events)
         if protocol.plain and not self._discarding:
             if self._emitter.carrying:
                 if self._stream is None:
@@ -290,6 +301,10 @@ class Connection(Writer):
                 self._cork()
             else:
                 self._flush_or_write()
+
+    def _count(self, data: bytes, events: list[Event]) -> None:
+        self._bytes_received += len(data)
+        self._messages_received += len(events) if self._protocol.plain else sum(map(_ends_message, events))
 
     def _hold(self) -> None:
         """See that a message which may be too large to be received whole fails where somebody wants it whole only.
@@ -408,7 +423,7 @@ class Connection(Writer):
 
     def _subscriptions_changed(self) -> None:
         emitter = self._emitter
-        self._protocol.watch_frames = emitter.has("frame")
+        self._protocol.watch_frames = self._watched or emitter.has("frame")
         self._channels_changed()
         if emitter.has("drain"):
             self._write_watched = True
@@ -488,6 +503,7 @@ class Connection(Writer):
                 if not data and not self._protocol.pending:
                     break
                 events = self._read(data or b"", max_messages=settings.max_queue, max_bytes=room)
+                self._count(data or b"", events)
                 room -= len(data or b"") + sum(map(size_of, events))
                 self._events += events
         self._end()
@@ -575,8 +591,10 @@ class Connection(Writer):
         """A pong answers its ping, and with it those before (RFC 6455, section 5.5.3). Others are ignored."""
         while payload in self._pings:
             ping = self._pings.pop(next(iter(self._pings)))
-            ping.latency = self._latency = trio.current_time() - ping.sent
+            ping.latency = trio.current_time() - ping.sent
             ping.answered.set()
+            self._latencies.append(ping.latency)
+            del self._latencies[:-LATENCIES]
 
     def _keep_alive(self) -> None:
         """Called every ping_interval, and when a pong is overdue."""

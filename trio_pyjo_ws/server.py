@@ -15,6 +15,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from .errors import ConnectionClosed, HandshakeError
+from .figures import ServerStatistics, Totals
 from .housekeeper import Housekeeper
 from .limits import Admission, Meter
 from .listeners import open_tcp_listeners
@@ -23,10 +24,10 @@ from .settings import ServerOptions, ServerSettings, check_ssl_context
 from .transaction import Transaction
 from .transport import open_transport
 from .wire import negotiate
-from .wire.frames import Close
+from .wire.frames import Close, check_close
 from .wire.http1 import ServerHandshake
 from .wire.negotiate import Request, Response
-from .wire.protocol import Protocol, check_close
+from .wire.protocol import Protocol
 
 if TYPE_CHECKING:
     import re
@@ -95,6 +96,7 @@ class Server:
         self._goodbye = Close(1001, "the server is shutting down")
         self._ended = ParkingLot()
         self._handshakes = 0
+        self._totals = Totals()
         self._paused = ParkingLot()
 
     def __repr__(self) -> str:
@@ -104,6 +106,10 @@ class Server:
     def connections(self) -> frozenset[Transaction]:
         """The open connections."""
         return frozenset(self._open)
+
+    def statistics(self) -> ServerStatistics:
+        """How many connections there are, what waits in them, and what has gone through them since the start."""
+        return self._totals.statistics([transaction.statistics() for transaction in self._open], self._handshakes)
 
     async def aclose(
         self, code: int = 1001, reason: str = "the server is shutting down", *, grace: float | None = None
@@ -172,6 +178,7 @@ class Server:
                     await trio.sleep(_RETRY_ACCEPT)
                 else:
                     self._handshakes += 1
+                    self._totals.accepted += 1
                     nursery.start_soon(self._serve_stream, stream, name=self._serve_stream)
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
@@ -207,6 +214,7 @@ class Server:
                 if handler is not None:
                     scope.deadline = math.inf
                     self._open.add(transaction)
+                    self._totals.opened += 1
                     self._leave_handshake()
                     if self._has_meters:
                         meter = Meter(transaction, self._housekeeper, settings)
@@ -222,11 +230,13 @@ class Server:
             elif handler is None and self._closing and handshake.response is None:
                 with trio.move_on_after(settings.close_timeout) as self._scopes[transaction]:
                     protocol.refuse(Response(503))
-                    await self._respond(protocol, transport)
+                    await self._respond(transaction, protocol, transport)
         finally:
             transaction._end()  # noqa: SLF001
             if handler is None:
                 self._leave_handshake()
+            else:
+                self._totals.add(transaction.statistics())
             self._open.discard(transaction)
             del self._scopes[transaction]
             if meter is not None:
@@ -264,9 +274,9 @@ class Server:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             logger.debug("%r: lost in the opening handshake: %s", transaction, exc)
             return None
-        return handler if await self._respond(protocol, transport) else None
+        return handler if await self._respond(transaction, protocol, transport) else None
 
-    async def _respond(self, protocol: Protocol, transport: Transport) -> bool:
+    async def _respond(self, transaction: Transaction, protocol: Protocol, transport: Transport) -> bool:
         """Send the response; return whether the connection is open."""
         try:
             await transport.send_all(protocol.server_write())
@@ -277,7 +287,7 @@ class Server:
             while transport.resumable and await transport.receive():
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            logger.debug("the response was not taken: %s", exc)
+            logger.debug("%r: the response was not taken: %s", transaction, exc)
         return False
 
     async def _answer(self, transaction: Transaction, protocol: Protocol, handshake: ServerHandshake) -> Handler | None:

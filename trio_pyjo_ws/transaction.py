@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterable
 from secrets import token_bytes
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -24,8 +24,8 @@ from .forms import Pieces, compose, compose_whole
 from .objects import UndecodedJson, decoder_of
 from .streaming import MessageStream
 from .wire import frames
-from .wire.frames import Close, Frame, Opcode
-from .wire.protocol import State, check_close
+from .wire.frames import Close, Frame, Opcode, check_close
+from .wire.protocol import State
 from .writer import CORK_SIZE
 
 if TYPE_CHECKING:
@@ -40,38 +40,27 @@ if TYPE_CHECKING:
     from .wire.fragments import Fragmenter
     from .wire.protocol import Protocol
 
-__all__ = ["Transaction", "TransactionStatistics"]
+__all__ = ["Transaction"]
 
-MAX_PING = 125
-"""Bytes of a ping's payload: any control frame's (RFC 6455, section 5.5)."""
+MAX_CONTROL = 125
+"""Bytes of the payload of a ping, a pong or a Close (RFC 6455, section 5.5)."""
 
 T = TypeVar("T")
 
 _MESSAGE_TYPES: frozenset[Any] = frozenset({str, bytes})
 
 
+def _control_payload(name: str, payload: bytes) -> bytes:
+    if not isinstance(payload, bytes):
+        raise TypeError(f"the payload of a {name} is bytes, not {type(payload).__name__}")
+    if len(payload) > MAX_CONTROL:
+        raise ValueError(f"the payload of a {name} has at most {MAX_CONTROL} bytes, not {len(payload)}")
+    return payload
+
+
 def _is_control(payload: object) -> bool:
     """Whether it may go between the fragments of a message (RFC 6455, section 5.4)."""
     return isinstance(payload, Frame) and payload.opcode >= Opcode.CLOSE
-
-
-class TransactionStatistics(NamedTuple):
-    """What :meth:`Transaction.statistics` tells."""
-
-    state: str
-    """``"connecting"``, ``"open"``, ``"closing"``, ``"closed"``, ``"failed"`` or ``"ended"``."""
-    messages_waiting: int
-    """Messages that were received and not yet taken by ``receive()``."""
-    bytes_unsent: int
-    """Bytes that wait for the kernel to take them."""
-    tasks_waiting_receive: int
-    """Tasks that wait in ``receive()``: none or one."""
-    tasks_waiting_send: int
-    """Tasks that wait in ``send()`` or ``drain()``."""
-    pings_waiting: int
-    """Pings whose pong has not come."""
-    latency: float | None
-    """Seconds that the last pong took, None before the first."""
 
 
 class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
@@ -95,18 +84,6 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     ) -> None:
         super().__init__(protocol, transport, housekeeper, settings, crash)
         self._callbacks_running: list[Coroutine[Any, Any, object]] = []
-
-    def statistics(self) -> TransactionStatistics:
-        """The state of the connection and of what waits in it and for it."""
-        return TransactionStatistics(
-            state=self._protocol.state.value,
-            messages_waiting=len(self._inbox),
-            bytes_unsent=self._queued(),
-            tasks_waiting_receive=int(self._receiving and (self._stream is None or self._stream._waiting)),  # noqa: SLF001
-            tasks_waiting_send=len(self._writers or ()) + (self._writing and not self._writer_runs),
-            pings_waiting=len(self._pings),
-            latency=self._latency,
-        )
 
     # Receiving
 
@@ -404,11 +381,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         await checkpoint_if_cancelled()
         if payload is None:
             payload = token_bytes(4)
-        if not isinstance(payload, bytes):
-            raise TypeError(f"the payload of a ping is bytes, not {type(payload).__name__}")
-        if len(payload) > MAX_PING:
-            raise ValueError(f"the payload of a ping has at most {MAX_PING} bytes, not {len(payload)}")
-        if payload in self._pings:
+        if _control_payload("ping", payload) in self._pings:
             raise ValueError(f"a ping with the payload {payload!r} is waiting for its pong already")
         if self._protocol.state is not State.OPEN:
             raise self._closed_error()
@@ -424,6 +397,13 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         if ping.latency is None:
             raise self._closed_error()
         return ping.latency
+
+    async def pong(self, payload: bytes = b"") -> None:
+        """Send a pong that nobody has asked for: a sign of life that wants no answer (RFC 6455, section 5.5.3).
+
+        ``payload``: at most 125 bytes. Those that come are ignored. Otherwise as :meth:`send`.
+        """
+        await self.send(frame=Frame(True, False, False, False, Opcode.PONG, _control_payload("pong", payload)))
 
     # Closing
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trio_pyjo_ws.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.fragments import MAX_EMPTY_FRAGMENTS
-from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, encode, parse_frame
+from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, check_close, encode, parse_frame
 from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake
 from trio_pyjo_ws.wire.negotiate import Request, Response
 from trio_pyjo_ws.wire.protocol import (
@@ -26,7 +26,6 @@ from trio_pyjo_ws.wire.protocol import (
     Agreement,
     Pong,
     Protocol,
-    check_close,
     default_max_websocket_size,
 )
 from trio_pyjo_ws.wire.states import TRANSITIONS, Signal, State

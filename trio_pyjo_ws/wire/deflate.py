@@ -146,8 +146,10 @@ class PerMessageDeflate:
         "_recent",
         "compress_no_context_takeover",
         "compress_window_bits",
+        "compressed",
         "decompress_no_context_takeover",
         "decompress_window_bits",
+        "decompressed",
         "level",
         "memory_level",
         "threshold",
@@ -171,6 +173,10 @@ class PerMessageDeflate:
         self.level = level
         self.memory_level = memory_level
         self.threshold = threshold
+        self.compressed = (0, 0)
+        """Bytes that were compressed so far, and what they became."""
+        self.decompressed = (0, 0)
+        """Bytes that were decompressed so far, and what they became."""
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
         # The end of what the present message gave so far: the window that outlives a block with BFINAL=1.
@@ -179,7 +185,8 @@ class PerMessageDeflate:
         self._ended = False
 
     def __repr__(self) -> str:
-        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_"))
+        counted = {"compressed", "decompressed"}
+        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_") and name not in counted)
         return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in parameters)}>"
 
     @property
@@ -211,12 +218,16 @@ class PerMessageDeflate:
         compressor = self._get_compressor()
         if self.compress_no_context_takeover:
             self._compressor = None
-        return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
+        compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
+        self.compressed = _add(self.compressed, payload, compressed)
+        return compressed
 
     def compress_piece(self, payload: bytes) -> bytes:
         """Compress a part of a message that is sent as it comes: a fragment, and not the last."""
         compressor = self._get_compressor()
-        return compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        self.compressed = _add(self.compressed, payload, compressed)
+        return compressed
 
     def end_pieces(self) -> bytes:
         """The last fragment behind such parts."""
@@ -258,6 +269,7 @@ class PerMessageDeflate:
                 self._finish()
         except (zlib.error, _fastest.error) as error:
             raise _no_deflate(error) from error
+        self.decompressed = _add(self.decompressed, payload, output)
         return output
 
     def decompress_in_pieces(self, payload: bytes, *, final: bool, size: int) -> Iterator[bytes]:
@@ -266,6 +278,7 @@ class PerMessageDeflate:
         All of them are to be taken before the next fragment. Raises as :meth:`decompress` does, without 1009.
         """
         rest = memoryview(payload)
+        self.decompressed = _add(self.decompressed, payload, b"")
         is_full = False
         try:
             while rest or is_full:
@@ -280,6 +293,7 @@ class PerMessageDeflate:
                 if decompressor.eof:
                     self._decompressor = None
                 if output:
+                    self.decompressed = _add(self.decompressed, b"", output)
                     yield output
             if final:
                 self._finish()
@@ -351,6 +365,10 @@ def check_can_compress(agreed: PerMessageDeflate | None) -> PerMessageDeflate:
     if not agreed.can_compress:
         raise ValueError("messages cannot be compressed: permessage-deflate was agreed with a window of 8 bits")
     return agreed
+
+
+def _add(sizes: tuple[int, int], given: bytes | bytearray | memoryview, become: bytes) -> tuple[int, int]:
+    return sizes[0] + len(given), sizes[1] + len(become)
 
 
 def _no_deflate(error: Exception) -> RemoteProtocolError:

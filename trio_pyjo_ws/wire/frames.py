@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
+    "MAX_REASON",
     "Close",
     "Decoder",
     "Frame",
@@ -29,10 +30,12 @@ __all__ = [
     "Utf8Validator",
     "apply_mask",
     "build_frame",
+    "check_close",
     "codec",
     "encode",
     "long_head",
     "masking_key",
+    "parse_close",
     "parse_frame",
 ]
 
@@ -53,6 +56,9 @@ Decoder: type[_codec.Decoder] = _twin.Decoder
 apply_mask: Callable[[bytes | bytearray | memoryview, bytes], bytes | bytearray] = _twin.apply_mask
 encode: Callable[..., bytes] = _twin.encode
 
+
+MAX_REASON = 123
+"""Bytes of a close reason: a control frame's 125 less two for the code (RFC 6455, section 5.5)."""
 
 _medium_head = struct.Struct("!BBH").pack
 _long_head = struct.Struct("!BBQ").pack
@@ -112,6 +118,46 @@ class Close(NamedTuple):
 
     code: int
     reason: str = ""
+
+
+def check_close(code: int | None, reason: str | None) -> bytes:
+    """The payload of a Close frame; ValueError (or TypeError) where the RFC does not let this side send it.
+
+    Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
+    """
+    if not isinstance(reason, (str, type(None))):
+        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+    if code is None:
+        if reason:
+            raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
+        return b""
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an integer, not {code!r}")
+    if not _may_travel(code):
+        raise ValueError(f"a close code is 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
+    encoded = (reason or "").encode()
+    if len(encoded) > MAX_REASON:
+        raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
+    return code.to_bytes(2, "big") + encoded
+
+
+def _may_travel(code: int) -> bool:
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def parse_close(payload: bytes) -> Close:
+    """What a Close frame says. Raises :class:`RemoteProtocolError` where it may not (sections 5.5.1 and 7.4)."""
+    if not payload:
+        return Close(1005)
+    if len(payload) == 1:
+        raise RemoteProtocolError("a Close frame whose code has one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not _may_travel(code):
+        raise RemoteProtocolError(f"the close code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("a close reason that is not UTF-8", 1007) from None
 
 
 def long_head(head: int, length: int) -> bytes:

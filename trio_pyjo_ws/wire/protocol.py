@@ -25,7 +25,18 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from .deflate import check_can_compress
 from .fragments import MAX_EMPTY_FRAGMENTS, Assembly, Fragmenter, Piece
-from .frames import Close, Decoder, Frame, Opcode, encode, long_head, masking_key
+from .frames import (
+    MAX_REASON,
+    Close,
+    Decoder,
+    Frame,
+    Opcode,
+    check_close,
+    encode,
+    long_head,
+    masking_key,
+    parse_close,
+)
 from .states import TRANSITIONS, Signal, State
 
 if TYPE_CHECKING:
@@ -40,7 +51,6 @@ __all__ = [
     "Pong",
     "Protocol",
     "State",
-    "check_close",
     "default_max_websocket_size",
     "size_of",
 ]
@@ -53,9 +63,6 @@ MAX_EARLY = 65_536
 
 LARGE = 32_768
 """Bytes of a payload that is not copied to stand behind its head: 3 us of copying, against 1 us of a second piece."""
-
-MAX_REASON = 123
-"""Bytes of a close reason: a control frame's 125 less two for the code (RFC 6455, section 5.5)."""
 
 _UNLIMITED = sys.maxsize
 
@@ -118,27 +125,6 @@ def default_max_websocket_size() -> int:
     return int(text) or MAX_WEBSOCKET_SIZE  # 0 as in Mojolicious: the default
 
 
-def check_close(code: int | None, reason: str | None) -> bytes:
-    """The payload of a Close frame; ValueError (or TypeError) where the RFC does not let this side send it.
-
-    Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
-    """
-    if not isinstance(reason, (str, type(None))):
-        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
-    if code is None:
-        if reason:
-            raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
-        return b""
-    if not isinstance(code, int):
-        raise TypeError(f"a close code is an integer, not {code!r}")
-    if not _may_travel(code):
-        raise ValueError(f"a close code is 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
-    encoded = (reason or "").encode()
-    if len(encoded) > MAX_REASON:
-        raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
-    return code.to_bytes(2, "big") + encoded
-
-
 def _to_bytes(message: object) -> bytes:
     if not isinstance(message, (bytes, bytearray, memoryview)):
         raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
@@ -150,10 +136,6 @@ def size_of(event: object) -> int:
     if isinstance(event, Piece):
         event = event.data
     return len(event) if isinstance(event, (str, bytes)) else 0
-
-
-def _may_travel(code: int) -> bool:
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 class Protocol:
@@ -193,6 +175,9 @@ class Protocol:
         self.in_pieces = False
         """Whether ``outgoing`` has a payload that is worth sending without joining it to the rest."""
         self.outgoing_size = 0
+        # What stood in ``outgoing`` and was taken, and how much of what was ever there was not the end of a message.
+        self._taken = 0
+        self._other = 0
         size = default_max_websocket_size() if max_websocket_size is None else max_websocket_size
         # Before the handshake has ended the decoder only holds the options that may be set on it.
         self._decoder = Decoder(role == "server", size)
@@ -202,7 +187,7 @@ class Protocol:
         if handshake is None:
             self._establish(agreement or Agreement(), b"")
         else:
-            self._queue(handshake.write())
+            self._queue_other(handshake.write())
 
     @property
     def max_websocket_size(self) -> int:
@@ -345,7 +330,7 @@ class Protocol:
             self._move(Signal.REFUSED)
             raise
         finally:
-            self._queue(handshake.write())
+            self._queue_other(handshake.write())
         if found is None:
             return []
         self.plain = False
@@ -376,7 +361,7 @@ class Protocol:
             self._move(Signal.REFUSED)
             raise
         finally:
-            self._queue(handshake.write())
+            self._queue_other(handshake.write())
         early = bytes(self._kept)
         self._kept.clear()
         self._establish(agreement, handshake.rest + early)
@@ -389,7 +374,7 @@ class Protocol:
         """
         handshake = self._server_side()
         handshake.refuse(response)
-        self._queue(handshake.write())
+        self._queue_other(handshake.write())
         self._move(Signal.REFUSED)
 
     def _server_side(self) -> ServerSide:
@@ -461,7 +446,7 @@ class Protocol:
         elif opcode == Opcode.PONG:
             events.append(Pong(payload))
         else:
-            self.close = close = _parse_close(payload)
+            self.close = close = parse_close(payload)
             events.append(close)
             if self.state is State.OPEN:
                 # Section 5.5.1: an endpoint that receives Close answers with one, typically with the same code.
@@ -497,6 +482,7 @@ class Protocol:
     def take(self) -> bytes:
         """Take all that is to be sent."""
         outgoing = self.outgoing
+        self._taken += len(outgoing)
         data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
         outgoing.clear()
         self.outgoing_size = self.pings_owed = 0
@@ -506,6 +492,7 @@ class Protocol:
     def take_pieces(self) -> list[bytes]:
         """Take all that is to be sent, as it is."""
         pieces = self.outgoing[:]
+        self._taken += len(pieces)
         self.outgoing.clear()
         self.outgoing_size = self.pings_owed = 0
         self.in_pieces = False
@@ -514,6 +501,7 @@ class Protocol:
     def put_back(self, pieces: list[bytes]) -> None:
         """Put back what was taken, before all that is to be sent."""
         self.outgoing[:0] = pieces
+        self._taken -= len(pieces)
         self.outgoing_size += sum(map(len, pieces))
 
     client_write = server_write = take
@@ -539,7 +527,7 @@ class Protocol:
             if len(data) < LARGE:
                 data = encode(head, data)
             else:
-                self._queue(long_head(head, len(data)))
+                self._queue_other(long_head(head, len(data)))
                 self.in_pieces = True
         self.outgoing.append(data)
         self.outgoing_size += len(data)
@@ -614,12 +602,24 @@ class Protocol:
         self._move(Signal.CLOSE_SENT)
 
     def _send_frame(self, head: int, payload: bytes) -> None:
-        self._queue(encode(head, payload, masking_key() if self.masked else None))
+        queue = self._queue if head & 0x88 == 0x80 else self._queue_other
+        queue(encode(head, payload, masking_key() if self.masked else None))
 
     def _queue(self, data: bytes) -> None:
         if data:
             self.outgoing.append(data)
             self.outgoing_size += len(data)
+
+    def _queue_other(self, data: bytes) -> None:
+        """Queue what is not the end of a message."""
+        if data:
+            self._other += 1
+            self._queue(data)
+
+    @property
+    def messages_sent(self) -> int:
+        """Messages that were sent, those that wait in ``outgoing`` among them. They are not counted one by one."""
+        return self._taken + len(self.outgoing) - self._other
 
     def _move(self, signal: Signal) -> None:
         try:
@@ -628,18 +628,3 @@ class Protocol:
             raise LocalProtocolError(f"{signal.value}: not possible while {self.state.value}") from None
         if self.state not in _READS:
             self.pending = False
-
-
-def _parse_close(payload: bytes) -> Close:
-    """RFC 6455, sections 5.5.1 and 7.4."""
-    if not payload:
-        return Close(1005)
-    if len(payload) == 1:
-        raise RemoteProtocolError("a Close frame whose code has one byte")
-    code = int.from_bytes(payload[:2], "big")
-    if not _may_travel(code):
-        raise RemoteProtocolError(f"the close code {code} must not be sent")
-    try:
-        return Close(code, payload[2:].decode())
-    except UnicodeDecodeError:
-        raise RemoteProtocolError("a close reason that is not UTF-8", 1007) from None
