@@ -106,6 +106,12 @@ True True
 Order(article='lamp', count=2)
 {'refused': 'Expected `int`, got `str` - at `$.count`'}
 """,
+    "observing": """\
+True True True
+1300 True
+1 open of 1
+1 received, 1 sent, 0 waiting
+""",
     "sending": """\
 'Hello World!'
 b'Hello World!'

@@ -24,7 +24,10 @@ from trio_pyjo_ws import (
     Response,
     Route,
     Routes,
+    Server,
+    ServerStatistics,
     Transaction,
+    TransactionStatistics,
     basic_authentication,
     bearer_authentication,
     connect,
@@ -129,6 +132,11 @@ async def accepted(ws: Transaction) -> None:
     assert_type(await ws.receive(), "str | bytes")
     assert_type(await ws.finish(1000, "bye"), Close)
     assert_type(await ws.ping(), float)
+    assert_type(await ws.ping(b"a"), float)
+    await ws.pong()
+    await ws.pong(b"a")
+    assert_type(ws.statistics(), TransactionStatistics)
+    assert_type(ws.statistics().latencies, tuple[float, ...])
     ws.on(text)
     ws.once("text", text)
     ws.on("drain", sent_later)
@@ -152,6 +160,11 @@ async def tested(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
     ScriptedPeer("peer", stream)  # type: ignore[arg-type]
     await peer.reply(1)  # type: ignore[arg-type]
     Faults(stall="for ever")  # type: ignore[call-arg]
+
+
+def observed(server: Server) -> None:
+    assert_type(server.statistics(), ServerStatistics)
+    assert_type(server.statistics().compression_sent, tuple[int, int])
 
 
 async def accepted_as_json(ws: Transaction) -> None:
@@ -249,6 +262,7 @@ async def refused(ws: Transaction) -> None:
     ws.build_message(frame=[1, 0, 0, 0, 9, b"a"], compress=True)  # type: ignore[call-overload]
     ws.on("text")  # type: ignore[call-overload]
     await ws.finish("1000")  # type: ignore[arg-type]
+    await ws.pong("a")  # type: ignore[arg-type]
     await ws.ping("a")  # type: ignore[arg-type]
     ws.is_finished = True  # type: ignore[misc]
     ws.send("a")  # type: ignore[unused-coroutine]

@@ -27,7 +27,7 @@ from .wire import negotiate
 from .wire.frames import Close, check_close
 from .wire.http1 import ServerHandshake
 from .wire.negotiate import Request, Response
-from .wire.protocol import Protocol
+from .wire.protocol import Protocol, State
 
 if TYPE_CHECKING:
     import re
@@ -227,7 +227,7 @@ class Server:
             if handler is not None and not transaction.is_finished:
                 with trio.CancelScope() as self._scopes[transaction]:
                     await transaction.finish(*self._goodbye if self._closing else (1000,))
-            elif handler is None and self._closing and handshake.response is None:
+            elif handler is None and self._closing and protocol.state is State.CONNECTING:
                 with trio.move_on_after(settings.close_timeout) as self._scopes[transaction]:
                     protocol.refuse(Response(503))
                     await self._respond(transaction, protocol, transport)
@@ -266,6 +266,7 @@ class Server:
             while handshake.request is None:
                 data = await transport.receive()
                 if not data:
+                    protocol.end()
                     return None
                 protocol.server_read(data)
             handler = await self._answer(transaction, protocol, handshake)
@@ -273,6 +274,7 @@ class Server:
             logger.debug("%r: %s", transaction, exc)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             logger.debug("%r: lost in the opening handshake: %s", transaction, exc)
+            protocol.end()
             return None
         return handler if await self._respond(transaction, protocol, transport) else None
 

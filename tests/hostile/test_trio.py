@@ -38,7 +38,7 @@ from ..cancelling import at_each_pause, contexts, open_link, open_streams, run_c
 from ..service import REQUEST, echo, read_head, read_to_end, start, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from trio.testing import MockClock
 
@@ -246,6 +246,42 @@ async def test_69_a_cancelled_aclose_closes_the_socket(
         return done
 
     assert await at_each_pause(attempt) > 1
+# 70. An iterator given to a streaming send raises: 1011.
+
+
+class SourceError(Exception):
+    """What an iterator of pieces raises."""
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("compression", [False, True])
+async def test_70_an_iterator_that_raises_in_a_streaming_send_closes_with_1011(
+    count: int, compression: bool, autojump_clock: MockClock
+) -> None:
+    closed = False
+
+    async def pieces() -> AsyncIterator[str]:
+        nonlocal closed
+        try:
+            for _ in range(count):
+                yield "half of a message"
+            raise SourceError
+        finally:
+            closed = True
+
+    async with trio.open_nursery() as nursery:
+        client, server = open_memory_pair(nursery, compression=compression)
+        with pytest.raises(SourceError):
+            await client.send(text=pieces())
+        assert closed
+        with pytest.raises(ConnectionClosed) as caught:
+            await server.receive()  # Nothing of the message comes out.
+        assert caught.value.close.code == 1011
+        with pytest.raises(trio.ClosedResourceError):
+            await client.send("more")
+        await trio.sleep(1)
+        assert client.is_finished
+        assert server.is_finished
 
 
 # 72. Handler crash: 1011, siblings live.
