@@ -8,7 +8,7 @@ import struct
 import sys
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import orjson
@@ -187,6 +187,12 @@ async def test_a_type_is_one_that_msgspec_knows_and_for_json_only(autojump_clock
         assert not ws.has_subscribers("json")
         with pytest.raises(ValueError, match="type= is for the event 'json', not 'text'"):
             ws.open_channel("text", type=Order)  # type: ignore[call-overload]
+
+
+def test_decoders_are_kept_where_their_type_has_a_hash() -> None:
+    assert decoder_of(Order) is decoder_of(Order)
+    without_hash = Annotated[int, msgspec.Meta(extra={"a": 1})]
+    assert decoder_of(without_hash)("5") == decoder_of(without_hash)("5") == 5
 
 
 async def test_without_msgspec_the_error_names_the_extra(

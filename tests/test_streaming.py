@@ -484,6 +484,29 @@ async def test_this_side_closes_in_the_middle(autojump_clock: MockClock) -> None
                 await message.__anext__()
 
 
+async def test_while_this_side_closes_nothing_more_is_kept(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, peer, nursery):
+        peer.send(begin(b"one"))
+        async with ws.receive_stream() as message:
+            nursery.start_soon(ws.finish)
+            await wait_all_tasks_blocked()
+            peer.send(fragment(b"two"), fragment(b"three"))
+            await wait_all_tasks_blocked()
+            assert [piece.data for piece in message._pieces] == ["one"]
+            assert await message.__anext__() == "one"
+            with pytest.raises(trio.ClosedResourceError):
+                await message.__anext__()
+
+
+async def test_a_reader_that_has_not_begun_yet_answers_pings(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, peer, _):
+        peer.send(begin(b"one"))
+        async with ws.receive_stream():
+            peer.send(PING)
+            await trio.sleep(3 * GRACE)
+            assert peer.read() == [PONG]
+
+
 async def test_there_is_no_message_any_more(autojump_clock: MockClock) -> None:
     async with connected() as (ws, peer, _):
         peer.send(close_of(1000))

@@ -332,8 +332,13 @@ class Connection(Writer):
                     self._emitter.blocked.clear()  # Full channels do not hold up a close.
             elif isinstance(event, Pong):
                 self._answered(event.payload)
-            elif isinstance(event, Piece) and self._stream is not None and self._stream._asked:  # noqa: SLF001
-                self._stream._add(event)  # noqa: SLF001 - one engine in two modules
+            elif isinstance(event, Piece):
+                self._deliver_piece(event)
+
+    def _deliver_piece(self, piece: Piece) -> None:
+        """Pieces that nobody has asked for are the rest of a message whose reader has left."""
+        if self._stream is not None and self._stream._asked and not self._discarding:  # noqa: SLF001 - one engine
+            self._stream._add(piece)  # noqa: SLF001 - in two modules
 
     def _deliver(self, message: str | bytes) -> None:
         """A message goes to every subscription that matches it; where there is none, it is kept for ``receive()``."""

@@ -69,6 +69,8 @@ class MessageStream:
             self._leave()
             raise
         self.kind = "text" if isinstance(self._pieces[0].data, str) else "binary"
+        if not connection._attended:
+            connection._attend()
         return self
 
     async def __aexit__(

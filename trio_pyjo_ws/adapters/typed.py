@@ -16,13 +16,19 @@ encode = msgspec.json.encode
 to_builtins = msgspec.to_builtins
 
 
-@lru_cache(maxsize=256)
 def decoder_of(type_: Any) -> Callable[[str | bytes], Any]:
     """What decodes JSON and validates it as ``type_``. TypeError for what msgspec knows no JSON of.
 
     The decoder raises ValueError: :class:`msgspec.ValidationError`, which names the path to what does not fit, or
     :class:`msgspec.DecodeError`, which names the byte that is no JSON.
     """
+    try:
+        return _cached_decoder_of(type_)
+    except TypeError:
+        return _new_decoder_of(type_)  # It has no hash, or it is no type, which raises again.
+
+
+def _new_decoder_of(type_: Any) -> Callable[[str | bytes], Any]:
     decode = msgspec.json.Decoder(type_).decode
 
     def decode_bounded(message: str | bytes) -> Any:
@@ -32,3 +38,6 @@ def decoder_of(type_: Any) -> Callable[[str | bytes], Any]:
             raise msgspec.DecodeError("nested too deeply") from None
 
     return decode_bounded
+
+
+_cached_decoder_of = lru_cache(maxsize=256)(_new_decoder_of)
