@@ -9,7 +9,6 @@ import sys
 from base64 import b64encode
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..adapters.terminal import Terminal
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXIT_STATUSES", "Kind", "Pipes", "add_arguments", "add_talk_arguments", "open_connection", "run", "talk"]
 
 Kind = Literal["text", "binary", "json"]
 
@@ -45,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` what ``connect`` takes."""
     parser.description, parser.epilog = DESCRIPTION, EXIT_STATUSES
     parser.add_argument("url", type=url, metavar="URL", help="ws://host:port/path or wss://host:port/path")
+    add_talk_arguments(parser)
+
+
+def add_talk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell ``parser`` how to connect, and what to do with lines."""
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
         "--text",
@@ -104,8 +108,8 @@ class Screen(Protocol):
         """The next line, None for the end."""
         ...
 
-    async def sent(self, message: str | bytes) -> None:
-        """Show what was sent."""
+    async def send(self, ws: Transaction, message: str | bytes) -> None:
+        """Send a message, and show it."""
 
     async def received(self, message: str | bytes) -> None:
         """Show what has come."""
@@ -129,8 +133,9 @@ class Pipes:
         line = await self._reader.read_line()
         return None if line is None else line.decode()
 
-    async def sent(self, message: str | bytes) -> None:
-        """Say nothing: standard output has what comes."""
+    async def send(self, ws: Transaction, message: str | bytes) -> None:
+        """Send, and say nothing: standard output has what comes."""
+        await ws.send(message)
 
     async def received(self, message: str | bytes) -> None:
         """Write a line."""
@@ -160,8 +165,9 @@ class Window:
         """See :class:`Screen`."""
         return await self._terminal.read_line()
 
-    async def sent(self, message: str | bytes) -> None:
+    async def send(self, ws: Transaction, message: str | bytes) -> None:
         """See :class:`Screen`."""
+        await ws.send(message)
         await self._show("→", message)
 
     async def received(self, message: str | bytes) -> None:
@@ -274,8 +280,7 @@ class _Talk:
                 if isinstance(self._screen, Pipes):
                     break
                 continue
-            await self._ws.send(message)
-            await self._screen.sent(message)
+            await self._screen.send(self._ws, message)
 
     async def _measure(self, interval: float) -> None:
         with suppress(ConnectionClosed, trio.ClosedResourceError):
@@ -293,24 +298,32 @@ def _shown(url: str) -> str:
 
 async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
-    opening = partial(
-        open_websocket,
+    open_screen = _choose_screen(arguments.kind)
+    async with open_connection(arguments) as ws, open_screen() as screen:
+        return await talk(ws, screen, arguments)
+
+
+def open_connection(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Transaction]:
+    """The connection that ``arguments`` ask for."""
+    return open_websocket(
         arguments.url,
         additional_headers=[*arguments.header, *filter(None, [arguments.auth])],
         subprotocols=arguments.subprotocol,
         origin=arguments.origin,
         compression=arguments.compress,
     )
-    open_screen = _choose_screen(arguments.kind)
-    async with opening() as ws, open_screen() as screen:
-        assert ws.res is not None
-        agreed = [f"subprotocol {ws.protocol}"] if ws.protocol else []
-        agreed += filter(None, [ws.res.headers.get("Sec-WebSocket-Extensions")])
-        await screen.note(visible(", ".join([f"connected to {_shown(arguments.url)}", *agreed])))
-        talk = _Talk(ws, screen, arguments)
-        await talk.run()
-        who = "closed" if ws.close is None else "closed by the server"
-        close = await ws.finish(1000)
-        reason = f" ({visible(one_line(close.reason))})" if close.reason else ""
-        await screen.note(f"{who} with {close.code}{reason}")
-        return talk.status or status_of_close(close)
+
+
+async def talk(ws: Transaction, screen: Screen, arguments: argparse.Namespace) -> int:
+    """Carry messages between ``ws`` and ``screen`` until it is enough, close, and return the exit status."""
+    assert ws.res is not None
+    agreed = [f"subprotocol {ws.protocol}"] if ws.protocol else []
+    agreed += filter(None, [ws.res.headers.get("Sec-WebSocket-Extensions")])
+    await screen.note(visible(", ".join([f"connected to {_shown(arguments.url)}", *agreed])))
+    conversation = _Talk(ws, screen, arguments)
+    await conversation.run()
+    who = "closed" if ws.close is None else "closed by the server"
+    close = await ws.finish(1000)
+    reason = f" ({visible(one_line(close.reason))})" if close.reason else ""
+    await screen.note(f"{who} with {close.code}{reason}")
+    return conversation.status or status_of_close(close)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from . import connect, demo, serve
+from . import bench, connect, demo, inspect, serve
 from .ending import SIGINT_STATUS, describe, first_of, status_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ __all__ = ["main"]
 PROGRAMS = {
     "connect": (connect, "talk with a server, typing or through pipes"),
     "serve": (serve, "echo, broadcast, or run a command for each connection"),
+    "inspect": (inspect, "see frames bit by bit, of a connection or a file"),
+    "bench": (bench, "put a load on a server of your own, and measure"),
     "demo": (demo, "see a client and a server talk, frame by frame"),
 }
 
