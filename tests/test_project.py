@@ -60,7 +60,7 @@ ROOMS = [
     {"testing.pairs", "testing.server"},
     {"testing"},
     {"testing.plugin"},
-    {"adapters.terminal", "adapters.werkzeug"},
+    {"adapters.progress", "adapters.terminal", "adapters.werkzeug"},
     {"cli.show", "cli.arguments", "cli.pipes"},
     {"cli.ending"},
     {"cli.connect", "cli.serve", "cli.bench"},

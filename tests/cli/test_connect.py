@@ -16,6 +16,7 @@ import trio
 from trio_pyjo_ws import HandshakeError, Request, Response, Server, Transaction, serve
 from trio_pyjo_ws.cli import main
 
+from ..proxies import ProxyServer
 from .program import ENVIRONMENT, Pipes, echo
 from .typist import open_typist
 
@@ -121,6 +122,21 @@ async def test_the_request_is_as_asked_for(pipes: Pipes, start_server: StartServ
     assert told[0].startswith(f"connected to {server.url}, subprotocol chat.v1, permessage-deflate")
 
 
+async def test_through_a_proxy(
+    pipes: Pipes, start_server: StartServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start_server(echo)
+    proxy = ProxyServer(server.port or 0)
+    port = await proxy.start(nursery, "http")
+    pipes.end_input()
+    url = "ws://behind.test:1234/"
+    assert await pipes.run("connect", "--wait", "0.01", "--proxy", f"http://127.0.0.1:{port}", url) == 0
+    assert proxy.asked == ["behind.test:1234"]
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    assert await pipes.run("connect", "--wait", "0.01", "--proxy", "none", str(server.url)) == 0
+    assert len(proxy.asked) == 1
+
+
 async def test_a_password_is_not_told(pipes: Pipes, start_server: StartServer) -> None:
     server = await start_server(echo)
     pipes.end_input()
@@ -200,6 +216,7 @@ async def test_a_refusal(pipes: Pipes, start_server: StartServer) -> None:
     [
         (["http://127.0.0.1/"], "accepted are 'ws' and 'wss'"),
         (["-H", "nonsense", "ws://127.0.0.1/"], "accepted is 'NAME: VALUE'"),
+        (["--proxy", "ftp://127.0.0.1/", "ws://127.0.0.1/"], "proxy: "),
         (["--ping", "0", "ws://127.0.0.1/"], "no positive number"),
         (["--text", "--json", "ws://127.0.0.1/"], "not allowed with"),
     ],

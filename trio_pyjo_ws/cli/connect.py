@@ -15,6 +15,7 @@ import trio
 
 from .. import ConnectionClosed, Transaction, open_websocket
 from ..wire.http1 import Url
+from ..wire.tunnel import Proxy
 from .arguments import seconds, url
 from .ending import Status, status_of_close, watch_signals
 from .pipes import LineReader, LineWriter
@@ -72,6 +73,13 @@ def add_talk_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--origin", help="send as Origin")
     parser.add_argument("--auth", metavar="USER:PASSWORD", type=_basic, help="authenticate (Basic)")
+    parser.add_argument(
+        "--proxy",
+        type=_proxy,
+        default=True,
+        metavar="URL",
+        help="http://, https:// or socks5h://host:port; 'none' for none (default: that of the environment)",
+    )
     parser.add_argument("--compress", action="store_true", help="offer permessage-deflate")
     parser.add_argument(
         "--ping", type=seconds, metavar="SECONDS", help="ping this often, and tell how long the pong took"
@@ -94,6 +102,16 @@ def _header(given: str) -> tuple[str, str]:
 
 def _basic(given: str) -> tuple[str, str]:
     return "Authorization", f"Basic {b64encode(given.encode()).decode()}"
+
+
+def _proxy(given: str) -> str | None:
+    if given == "none":
+        return None
+    try:
+        Proxy.parse(given)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return given
 
 
 class Screen(Protocol):
@@ -307,6 +325,7 @@ def open_connection(arguments: argparse.Namespace) -> AbstractAsyncContextManage
     """The connection that ``arguments`` ask for."""
     return open_websocket(
         arguments.url,
+        proxy=arguments.proxy,
         additional_headers=[*arguments.header, *filter(None, [arguments.auth])],
         subprotocols=arguments.subprotocol,
         origin=arguments.origin,
