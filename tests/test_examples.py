@@ -245,7 +245,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).paren
 
 
 def test_every_program_is_run_here() -> None:
-    assert set(PROGRAMS) == {"echo_client", "echo_server", "processes", "tls_server", *PRINTED}
+    # The page: tests/cli/test_page.py.
+    assert set(PROGRAMS) == {"echo_client", "echo_server", "page", "processes", "tls_server", *PRINTED}
 
 
 @pytest.mark.parametrize("name", PRINTED)

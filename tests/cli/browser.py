@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import shutil
 import subprocess
+import time
 from base64 import b64decode
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +18,10 @@ import trio
 from trio_pyjo_ws import Transaction, open_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from trio_pyjo_ws import ClientOptions
 
 TIMEOUT = 30.0
 ARGUMENTS = [
@@ -106,6 +107,7 @@ class Browser:
         self._numbers = itertools.count(1)
         self._answers: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._pages: dict[str, Page] = {}
+        self.contexts: list[str] = []
 
     async def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
@@ -133,8 +135,9 @@ class Browser:
             self._pages[event["sessionId"]].faults.append(json.dumps(event["params"]["entry"]))
 
     async def new_page(self) -> Page:
-        context = await self.call("Target.createBrowserContext")
-        target = await self.call("Target.createTarget", url="about:blank", browserContextId=context["browserContextId"])
+        context = (await self.call("Target.createBrowserContext"))["browserContextId"]
+        self.contexts.append(context)
+        target = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         page = self._pages[attached["sessionId"]] = Page(self, attached["sessionId"])
         for domain in ("Page", "Runtime", "Log"):
@@ -142,25 +145,32 @@ class Browser:
         return page
 
 
+@contextmanager
+def run_chromium(profile: Path) -> Iterator[str]:
+    """Chromium with its profile in this folder, as the URL to drive it by."""
+    command = [find_chromium(), *ARGUMENTS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - ours
+        try:
+            announced = profile / "DevToolsActivePort"
+            deadline = time.monotonic() + TIMEOUT
+            while not (announced.exists() and announced.read_text().count("\n") == 1):
+                assert process.poll() is None, "Chromium has ended"
+                assert time.monotonic() < deadline, "Chromium does not start"
+                time.sleep(0.02)
+            port, path = announced.read_text().splitlines()
+            yield f"ws://127.0.0.1:{port}{path}"
+        finally:
+            process.terminate()
+
+
 @asynccontextmanager
-async def open_browser(folder: Path) -> AsyncIterator[Browser]:
-    """Chromium with its profile in ``folder``."""
-    command = [find_chromium(), *ARGUMENTS, f"--user-data-dir={folder}", "about:blank"]
-    async with trio.open_nursery() as nursery:
-        start = partial(trio.run_process, command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)
-        process: trio.Process = await nursery.start(start)
-        told = b""
-        with trio.fail_after(TIMEOUT):
-            while not (found := re.search(rb"DevTools listening on (ws://\S+)\n", told)):
-                told += await process.stderr.receive_some()
-
-        async def drain() -> None:
-            async for _ in process.stderr:
-                pass
-
-        nursery.start_soon(drain)
-        async with open_websocket(found[1].decode(), max_websocket_size=64 * 2**20) as ws:
-            browser = Browser(ws)
-            nursery.start_soon(browser.listen)
-            yield browser
-            nursery.cancel_scope.cancel()
+async def open_browser(url: str) -> AsyncIterator[Browser]:
+    """Drive Chromium."""
+    options: ClientOptions = {"max_websocket_size": 64 * 2**20, "proxy": None}
+    async with open_websocket(url, **options) as ws, trio.open_nursery() as nursery:
+        browser = Browser(ws)
+        nursery.start_soon(browser.listen)
+        yield browser
+        for context in browser.contexts:
+            await browser.call("Target.disposeBrowserContext", browserContextId=context)
+        nursery.cancel_scope.cancel()

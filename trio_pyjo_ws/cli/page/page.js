@@ -162,7 +162,7 @@ find("say").addEventListener("submit", (event) => {
   const text = find("text");
   if (!text.value.trim()) return;
   if (send({ type: "say", text: text.value })) text.value = "";
-  else tellStatus("closed", "Not sent: there is no connection. Trying again …");
+  else addEvent("Not sent: there is no connection.");
   text.focus();
 });
 find("text").addEventListener("keydown", (event) => {
