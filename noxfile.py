@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "autobahn", "tests", "interop"]
+nox.options.sessions = ["lint", "types", "docs", "autobahn", "fuzz", "tests", "interop"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # a missing one is a skip, also under CI; see PYTHONS
 
 SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
+ATHERIS = ["3.12", "3.13", "3.11"]  # for which it has wheels
 PROBE = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
 PROBE_27 = PROBE.replace(", venv", "")  # which it does not have
 
@@ -95,14 +98,18 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", env=env)
 
 
+def skip_or_fail(session: nox.Session, what: str) -> NoReturn:
+    """Skip a session that lacks something; under CI that is an error: nothing is left out there without a word."""
+    if os.environ.get("CI"):
+        session.error(what)
+    session.skip(what)
+
+
 def run_autobahn(session: nox.Session, *options: str) -> None:
     """Run the suite, from an environment of Python 2.7 inside the session's own, against the installed package."""
     python = find_python("2.7", PROBE_27)
     if python is None:
-        missing = "Autobahn's test suite runs on Python 2.7 only, and there is none on the PATH and none of pyenv's"
-        if os.environ.get("CI"):
-            session.error(missing)
-        session.skip(missing)
+        skip_or_fail(session, "Autobahn's test suite runs on Python 2.7 only, and none is on the PATH or among pyenv's")
     install(session, "autobahn")
     folder = Path(session.virtualenv.location).resolve()
     binaries = folder / "python2.7" / "bin"
@@ -125,6 +132,16 @@ def autobahn(session: nox.Session) -> None:
 def autobahn_full(session: nox.Session) -> None:
     """All of Autobahn's test suite, some 20 minutes, recorded in docs/autobahn; `-- --role client` for one role."""
     run_autobahn(session, "--full")
+
+
+@nox.session(python=next((version for version in ATHERIS if version in FOUND), None))
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the parser, the protocol, the handshake and the inflater, 6 s each; `-- --seconds 300` for longer."""
+    if session.python is None or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        skip_or_fail(session, f"atheris comes ready for Python {' and '.join(ATHERIS)} on Linux x86-64 only")
+    install(session, "fuzz")
+    with session.chdir("tests"):  # as for `bench`
+        session.run("python", "-m", "fuzz", *session.posargs)
 
 
 @nox.session

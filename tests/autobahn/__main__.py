@@ -73,7 +73,6 @@ def main() -> None:
     arguments = parser.parse_args()
     roles = [arguments.role] if arguments.role else list(suite.ROLES)
     patterns, count = (["*"], FULL_COUNT) if arguments.full else (SHORT, SHORT_COUNT)
-    trio.run(run_all, roles, arguments.wstest, patterns, arguments.reports)
     about = {
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "commit": commit(),
@@ -85,6 +84,7 @@ def main() -> None:
             **{name: metadata.version(name) for name in ("trio-pyjo-ws", "trio")},
         },
     }
+    trio.run(run_all, roles, arguments.wstest, patterns, arguments.reports)
     wrong: list[str] = []
     found: dict[str, Any] = {}
     for role in roles:

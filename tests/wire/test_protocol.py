@@ -5,13 +5,12 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from trio_pyjo_ws.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from trio_pyjo_ws.wire.deflate import Deflate
@@ -31,7 +30,7 @@ from trio_pyjo_ws.wire.protocol import (
 from trio_pyjo_ws.wire.states import TRANSITIONS, Signal, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
 Role = Literal["client", "server"]
 KEY = b"\x37\xfa\x21\x3d"
@@ -1455,141 +1454,3 @@ def test_any_pieces_give_the_same_events(data: st.DataObject, deflate: Deflate |
     assert whole.state is cut.state
     assert whole.close == cut.close
     assert sent(whole) == sent(cut)
-
-
-class Halves(RuleBasedStateMachine):
-    """Two halves, and bytes that travel between them as they like: every message arrives once, and in order."""
-
-    MESSAGES = st.text(max_size=40) | st.binary(max_size=40) | st.sampled_from(["Hello " * 60, bytes(70_000)])
-
-    @initialize(
-        wishes=st.tuples(*[st.sampled_from(list(WISHES.values()))] * 2), size=st.integers(1, 1000), watch=st.booleans()
-    )
-    def connect(self, wishes: tuple[Deflate | None, Deflate | None], size: int, watch: bool) -> None:
-        self.client = Protocol("client", handshake=ClientHandshake("ws://example.org/", deflate=wishes[0]))
-        self.server = Protocol("server", handshake=ServerHandshake())
-        self.server.watch_frames = watch
-        self.wish = wishes[1]
-        self.sides = (self.client, self.server)
-        self.travelling = (bytearray(), bytearray())  # to the client, to the server
-        self.sent: tuple[list[Any], list[Any]] = ([], [])  # by the client, by the server
-        self.received: tuple[list[Any], list[Any]] = ([], [])
-        self.pings: tuple[list[bytes], list[bytes]] = ([], [])
-        self.pongs: tuple[list[bytes], list[bytes]] = ([], [])
-        for _ in range(2):
-            for side in (1, 0):
-                self.write(1 - side)
-                while self.travelling[side]:
-                    self.deliver(side, size, 10)
-
-    def write(self, side: int) -> None:
-        self.travelling[1 - side].extend(self.sides[side].client_write())
-
-    @rule(side=st.integers(0, 1), size=st.integers(1, 200) | st.just(1 << 20), limit=st.integers(1, 5))
-    def deliver(self, side: int, size: int, limit: int) -> None:
-        travelling = self.travelling[side]
-        data = bytes(travelling[:size])
-        del travelling[:size]
-        self.take_in(side, self.sides[side].client_read(data, max_messages=limit, max_bytes=1000))
-
-    @rule(side=st.integers(0, 1))
-    def read_what_is_pending(self, side: int) -> None:
-        while self.sides[side].pending:
-            self.take_in(side, self.sides[side].client_read(max_messages=1))
-
-    def take_in(self, side: int, events: Sequence[Any]) -> None:
-        for event in events:
-            if isinstance(event, Pong):
-                self.pongs[side].append(event.payload)
-            elif isinstance(event, (str, bytes)):
-                self.received[side].append(event)
-            elif isinstance(event, Request):
-                self.server.accept(deflate=self.wish)
-            else:
-                assert isinstance(event, (Agreement, Frame, Close))
-        self.write(side)
-
-    def is_open(self) -> bool:
-        return all(protocol.state is not State.CONNECTING for protocol in self.sides)
-
-    @rule(side=st.integers(0, 1), message=MESSAGES)
-    def send(self, side: int, message: str | bytes) -> None:
-        self.send_or_refuse(side, [message], lambda protocol: protocol.send_message(message))
-
-    @rule(
-        side=st.integers(0, 1),
-        message=MESSAGES,
-        places=st.lists(st.integers(0, 40), max_size=4),
-        ping=st.binary(max_size=9),
-    )
-    def send_in_fragments(self, side: int, message: str | bytes, places: list[int], ping: bytes) -> None:
-        payload = message.encode() if isinstance(message, str) else message
-        opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
-
-        def send(protocol: Protocol) -> None:
-            self.ping(side, ping)
-            compressed = protocol.compressed
-            assert protocol.agreement is not None
-            whole = protocol.agreement.deflate.compress(payload) if protocol.agreement.deflate else payload
-            cuts = [0, *sorted(min(place, len(whole)) for place in places), len(whole)]
-            for index, (start, end) in enumerate(pairwise(cuts)):
-                first, last = index == 0, index == len(cuts) - 2
-                part = Frame(last, first and compressed, False, False, opcode if first else 0, whole[start:end])
-                protocol.send_frame(part)
-                if not last:
-                    self.ping(side, ping)
-
-        self.send_or_refuse(side, [message], send)
-
-    def ping(self, side: int, payload: bytes) -> None:
-        self.sides[side].send_frame(Frame(True, False, False, False, Opcode.PING, payload))
-        self.pings[side].append(payload)
-
-    @rule(side=st.integers(0, 1), payload=st.binary(max_size=125))
-    def send_ping(self, side: int, payload: bytes) -> None:
-        self.send_or_refuse(side, [], lambda _: self.ping(side, payload))
-
-    @precondition(lambda self: len(self.sent[0]) + len(self.sent[1]) > 4)
-    @rule(side=st.integers(0, 1), code=st.sampled_from([None, 1000, 1001, 4000]))
-    def close(self, side: int, code: int | None) -> None:
-        self.send_or_refuse(side, [], lambda protocol: protocol.send_close(code))
-
-    def send_or_refuse(self, side: int, messages: list[str | bytes], send: Callable[[Protocol], object]) -> None:
-        protocol = self.sides[side]
-        if protocol.state is State.OPEN:
-            send(protocol)
-            self.sent[side].extend(messages)
-        else:
-            with pytest.raises(LocalProtocolError):
-                send(protocol)
-        self.write(side)
-
-    @invariant()
-    def what_arrived_is_what_was_sent_first(self) -> None:
-        for side in (0, 1):
-            received = self.received[side]
-            assert received == self.sent[1 - side][: len(received)]
-            assert self.sides[side].state is not State.FAILED
-
-    def teardown(self) -> None:
-        if not hasattr(self, "sides"):
-            return
-        for _ in range(4):
-            for side in (0, 1):
-                self.deliver(side, 1 << 30, 1 << 30)
-                self.read_what_is_pending(side)
-        assert not any(self.travelling)
-        closing = any(protocol.state is not State.OPEN for protocol in self.sides)
-        for side in (0, 1):
-            protocol = self.sides[side]
-            assert self.received[side] == self.sent[1 - side]
-            pongs = self.pongs[side]
-            assert pongs == self.pings[side][: len(pongs)]
-            assert closing or pongs == self.pings[side]
-            assert protocol.state is (State.CLOSED if closing else State.OPEN)
-            protocol.read_eof()
-            assert protocol.close is not None
-            assert protocol.close.code in ({1000, 1001, 1005, 4000} if closing else {1006})
-
-
-TestHalves = Halves.TestCase
