@@ -17,6 +17,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from secrets import token_bytes
+from sys import getsizeof
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -276,12 +277,13 @@ class Connection(Writer):
         protocol = self._protocol
         if not self._events:
             settings = self._settings
-            room = settings.max_queue - len(self._inbox)
-            if room < 1 or self._discarding:
-                room = settings.max_queue
+            room, room_bytes = settings.max_queue, settings.max_queue_bytes
+            if self._inbox and not self._discarding:
+                room = max(1, room - len(self._inbox))
+                room_bytes -= self._held()
             if self._streamed:
                 self._hold()
-            self._events = self._read(data, max_messages=room, max_bytes=settings.max_queue_bytes)
+            self._events = self._read(data, max_messages=room, max_bytes=room_bytes)
             self._count(data, self._events)
         if protocol.plain and not self._discarding:
             if self._emitter.carrying:
@@ -359,14 +361,17 @@ class Connection(Writer):
         if not found:
             self._inbox.append(message)
 
+    def _held(self) -> int:
+        """Bytes of memory that the unread messages take: of text, up to four for each byte that came."""
+        return sum(map(getsizeof, self._inbox))
+
     def _is_full(self) -> bool:
         settings = self._settings
-        inbox = self._inbox
         if self._protocol.held and not self._emitter.carrying:
             return True
         if self._stream is not None and self._stream._is_full():  # noqa: SLF001 - as above
             return True
-        return len(inbox) >= settings.max_queue or sum(map(len, inbox)) >= settings.max_queue_bytes
+        return len(self._inbox) >= settings.max_queue or self._held() >= settings.max_queue_bytes
 
     def _attend(self) -> None:
         """Nobody is about to read. See that somebody will."""

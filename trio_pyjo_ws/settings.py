@@ -111,7 +111,9 @@ class Settings:
     max_queue: int = 1024
     """Messages that wait to be received before reading from the network stops."""
     max_queue_bytes: int = 1_048_576
-    """Bytes (characters, of text) that wait to be received before reading from the network stops."""
+    """Bytes of memory that messages take which wait to be received, before reading from the network stops.
+
+    One character outside of ASCII can make Python take two or four bytes for each of its text."""
     write_limit: int = 65_536
     """Bytes that wait to be written before ``send`` waits, and ``send_nowait`` raises :class:`trio.WouldBlock`."""
     max_pings_owed: int = 64

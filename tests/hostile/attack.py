@@ -165,6 +165,7 @@ class Peer:
         self.messages: list[str | bytes] = []
         self.error: Exception | None = None
         self.handler_is_done = trio.Event()
+        self.neighbour = self
         self.gone = False
         self.answers: list[Frame] = []
         """What an honest peer has been sent, but for pings."""
@@ -384,12 +385,13 @@ async def attacked(
             neighbour = await attack.open("memory")
             neighbour.be_honest()
             peer = await attack.open(over, application)
+            peer.neighbour = neighbour
             yield peer
             assert peer.ws.is_finished, "the test ends before the connection does"
             neighbour.send(neighbour.frame(TEXT, b"Is all well?"), neighbour.frame(CLOSE, b"\x03\xe8"))
             await wait_all_tasks_blocked()
             assert neighbour.messages == ["Is all well?"]
-            assert [frame.opcode for frame in neighbour.answers] == [Opcode.CLOSE]
+            assert neighbour.answers[-1].opcode == Opcode.CLOSE
             await neighbour.ends_normally()
             assert trio.lowlevel.current_statistics().tasks_living == tasks
             nursery.cancel_scope.cancel()

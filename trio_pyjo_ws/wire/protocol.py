@@ -132,10 +132,13 @@ def _to_bytes(message: object) -> bytes:
 
 
 def size_of(event: object) -> int:
-    """Bytes or characters of the message, or the piece of one, that ``event`` is; 0 for any other."""
+    """Bytes of memory that the message, or the piece of one, takes that ``event`` is; 0 for any other.
+
+    Of text that is up to four for each byte that came.
+    """
     if isinstance(event, Piece):
         event = event.data
-    return len(event) if isinstance(event, (str, bytes)) else 0
+    return sys.getsizeof(event) if isinstance(event, (str, bytes)) else 0
 
 
 class Protocol:
@@ -217,8 +220,8 @@ class Protocol:
     ) -> list[Event]:
         """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
 
-        Stops after ``max_messages`` messages and control frames, when compressed messages have inflated to
-        ``max_bytes``, and before a breach, so that what came before it may be answered; ``pending`` tells that there is
+        Stops after ``max_messages`` messages and control frames, when those of a connection with compression take
+        ``max_bytes`` of memory, and before a breach, so that what came before it may be answered; ``pending`` tells that there is
         more, to be had by ``client_read()``, and so it does of frames that came right behind the handshake. Raises
         :class:`HandshakeError` where that fails, and nothing else: a breach after it is the last of the events.
         """
