@@ -442,10 +442,12 @@ class Connection(Writer):
 
     # Closing
 
-    def _begin_close(self, code: int | None, reason: str | None) -> None:
-        """Send Close. The caller reads from now on."""
-        self._protocol.send_close(code, reason)
-        self._discard()
+    async def _close(self, code: int | None, reason: str | None = None) -> None:
+        """Begin to close, where that has not begun, and wait for the end; whoever else waits is told who began."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._discard()
+        await self._wait_ended()
 
     def _closing_began(self) -> None:
         """Close has been sent by somebody who does not wait for the answer."""

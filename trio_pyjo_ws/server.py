@@ -226,7 +226,7 @@ class Server:
             # What is still to be said is cut short by aclose(), too.
             if handler is not None and not transaction.is_finished:
                 with trio.CancelScope() as self._scopes[transaction]:
-                    await transaction.finish(*self._goodbye if self._closing else (1000,))
+                    await transaction._close(*self._goodbye if self._closing else (1000,))  # noqa: SLF001
             elif handler is None and self._closing and protocol.state is State.CONNECTING:
                 with trio.move_on_after(settings.close_timeout) as self._scopes[transaction]:
                     protocol.refuse(Response(503))

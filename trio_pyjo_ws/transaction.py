@@ -420,10 +420,8 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         """
         check_close(code, reason)
         await trio.lowlevel.checkpoint()
-        if self._protocol.state is State.OPEN:
-            self._begin_close(code, reason)
         self._closed_here = True
-        await self._wait_ended()
+        await self._close(code, reason)
         assert self._protocol.close is not None
         return self._protocol.close
 
