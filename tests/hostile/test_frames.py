@@ -143,11 +143,11 @@ async def test_35_65536_fragments_make_one_message_in_one_buffer(
         half = 7 * 32_768 if peer.role == "server" else 3 * 32_768
         await peer.pour(fragments[:7000])
         await wait_all_tasks_blocked()
-        buffer = peer.ws._protocol._message
+        buffer = peer.ws._protocol._assembly._message
         await peer.pour(fragments[7000:half])
         await wait_all_tasks_blocked()
         # Neither a new copy for each fragment, which costs the square, nor a heap of pieces.
-        assert peer.ws._protocol._message is buffer
+        assert peer.ws._protocol._assembly._message is buffer
         assert len(buffer) == 32_768
         assert sys.getsizeof(buffer) < 2 * 32_768
         await peer.pour(fragments[half:])

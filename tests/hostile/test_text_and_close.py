@@ -248,7 +248,7 @@ async def test_46_a_close_that_is_not_answered_is_bounded_in_memory_and_time(
         assert application.took == pytest.approx(10)
 
 
-@pytest.mark.parametrize("options", [{"max_queue": 4}, {"max_queue_bytes": 40}])
+@pytest.mark.parametrize("options", [{"max_queue": 4}, {"max_queue_bytes": 200}])
 async def test_47_a_close_does_not_wait_behind_a_full_queue(
     attacked: Attacked, over: str, options: dict[str, int], autojump_clock: MockClock
 ) -> None:

@@ -1,4 +1,4 @@
-"""What trio promises of a call that waits: lines 67, 71 and 75."""
+"""What trio promises of a call that waits: lines 67, 70, 71 and 75."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from trio_pyjo_ws import ConnectionClosed, Opcode
 from .attack import BINARY, CLOSE, PING, TEXT
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trio_pyjo_ws import Transaction
 
 Attacked = Any
@@ -85,6 +87,34 @@ async def test_67_a_receive_that_is_cancelled_as_its_message_comes(
         peer.end.hang_up()
         await wait_all_tasks_blocked()
         assert isinstance(peer.error, trio.EndOfChannel)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+async def test_70_an_iterator_that_raises_ends_the_connection(
+    attacked: Attacked, over: str, pieces: int, autojump_clock: MockClock
+) -> None:
+    async def broken() -> AsyncIterator[str]:
+        for number in range(pieces):
+            yield f"piece {number}"
+        raise KeyError("a bug")
+
+    async def stream(ws: Transaction) -> None:
+        await ws.send("before")
+        with pytest.raises(KeyError):
+            await ws.send(text=broken())
+        with pytest.raises(trio.ClosedResourceError):
+            await ws.send("after")
+
+    async with attacked(application=stream, over=over) as peer:
+        await wait_all_tasks_blocked()
+        assert peer.error is None
+        frames = peer.read()
+        # What has been sent is no whole message, and nothing follows it but the Close.
+        assert [frame.fin for frame in frames] == [True] + [False] * pieces + [True]
+        assert (frames[-1].opcode, frames[-1].payload[:2]) == (Opcode.CLOSE, b"\x03\xf3")
+        assert b"bug" not in frames[-1].payload
+        peer.send(peer.frame(CLOSE, b"\x03\xf3"))
+        await peer.ends_normally()
 
 
 async def test_71_a_second_receiver(attacked: Attacked, autojump_clock: MockClock) -> None:
