@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from trio_pyjo_ws.errors import HandshakeError
 from trio_pyjo_ws.wire.deflate import Deflate, PerMessageDeflate
 from trio_pyjo_ws.wire.negotiate import (
+    Headers,
     Request,
     Response,
     accept_offer,
@@ -58,12 +59,12 @@ LATIN = st.text(st.characters(max_codepoint=255, exclude_characters="\x00\n\r\x0
 LISTS = st.text('ab \t,;="\\\x1c\x85', max_size=30) | LATIN
 
 
-def trusted(pairs: list[tuple[str, str]]) -> CIMultiDictProxy[str]:
+def trusted(pairs: list[tuple[str, str]]) -> Headers:
     """Headers as they come from the parser of http1."""
-    return CIMultiDictProxy(CIMultiDict(pairs))
+    return Headers(CIMultiDict(pairs))
 
 
-def changed(pairs: list[tuple[str, str]], name: str, *values: str) -> CIMultiDictProxy[str]:
+def changed(pairs: list[tuple[str, str]], name: str, *values: str) -> Headers:
     """The headers with one of them replaced: by nothing, by another value, by several."""
     return trusted([pair for pair in pairs if pair[0] != name] + [(name, value) for value in values])
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
+    from .negotiate import Headers
 
 __all__ = ["HEADERS", "UNIX", "Forwarding"]
 
@@ -64,7 +64,7 @@ class Forwarding:
         found = _parse(address or "")
         return self.unix if found is None else self._has(found)
 
-    def client(self, headers: CIMultiDictProxy[str]) -> str | None:
+    def client(self, headers: Headers) -> str | None:
         """The IP address of the client, as a trusted proxy names it; None where it does not."""
         client = None
         for node in reversed(self._nodes(headers)):
@@ -79,7 +79,7 @@ class Forwarding:
     def _has(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self.networks)
 
-    def _nodes(self, headers: CIMultiDictProxy[str]) -> list[str]:
+    def _nodes(self, headers: Headers) -> list[str]:
         values = headers.getall(self.header, ())
         if self.header == HEADERS[0]:
             return ",".join(values).split(",")

@@ -12,15 +12,16 @@ import re
 from base64 import b64encode
 from http import HTTPStatus
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 from urllib.parse import quote, unquote_to_bytes
 
 import h11
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from ..errors import HandshakeError, LocalProtocolError
 from .negotiate import (
     VERSION,
+    Headers,
     HeadersLike,
     Request,
     Response,
@@ -39,7 +40,7 @@ from .negotiate import (
 from .protocol import Agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .deflate import Deflate
 
@@ -152,14 +153,17 @@ def split_url(url: str, ports: Mapping[str, int]) -> tuple[str, str | None, str,
         *others, last = map(repr, ports)
         raise ValueError(f"URL has the scheme {shorten(match['scheme'])}, accepted are {', '.join(others)} and {last}")
     port = ports[scheme]
+    target = match["target"] or ""
+    # Host and port may be pieces of a password with a slash in it.
+    show = shorten if "@" not in target else lambda _: "..."
     if match["port"]:
         if _PORT.fullmatch(match["port"]) is None or not 1 <= int(match["port"]) <= 65_535:
-            raise ValueError(f"URL has the port {shorten(match['port'])}, accepted is 1 to 65535")
+            raise ValueError(f"URL has the port {show(match['port'])}, accepted is 1 to 65535")
         port = int(match["port"])
-    return scheme, match["user"] or None, _parse_host(match["host"]), port, match["target"] or ""
+    return scheme, match["user"] or None, _parse_host(match["host"], show), port, target
 
 
-def _parse_host(host: str) -> str:
+def _parse_host(host: str, show: Callable[[str], str]) -> str:
     """What to connect to: in lower case and ASCII, an IPv6 address without its brackets."""
     try:
         if host.startswith("["):
@@ -169,7 +173,7 @@ def _parse_host(host: str) -> str:
         encoded = ""
     if _HOST.fullmatch(encoded) is None:
         accepted = "accepted is a host name, an IPv4 address, or an IPv6 address in brackets"
-        raise ValueError(f"URL has the host {shorten(host)}, {accepted}")
+        raise ValueError(f"URL has the host {show(host)}, {accepted}")
     return encoded
 
 
@@ -222,17 +226,28 @@ class _Head:
         return head
 
 
-def _decode(event: h11.Request | h11.InformationalResponse | h11.Response) -> CIMultiDictProxy[str]:
+def _next_event(connection: h11.Connection) -> Any:
+    """What h11 makes of what it was given. Its errors show what they are about, which in a header may be a secret."""
+    try:
+        return connection.next_event()
+    except h11.RemoteProtocolError as error:
+        message, _, shown = str(error).partition(":")
+        if not shown or "header" not in message:
+            raise
+        raise h11.RemoteProtocolError(message, error.error_status_hint) from None
+
+
+def _decode(event: h11.Request | h11.InformationalResponse | h11.Response) -> Headers:
     """The headers as text; h11 has checked them."""
     items = event.headers.raw_items()
-    return CIMultiDictProxy(CIMultiDict([(name.decode("ascii"), value.decode("latin-1")) for name, value in items]))
+    return Headers(CIMultiDict([(name.decode("ascii"), value.decode("latin-1")) for name, value in items]))
 
 
-def _encode(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> list[tuple[bytes, bytes]]:
+def _encode(headers: CIMultiDict[str] | Headers) -> list[tuple[bytes, bytes]]:
     return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def _caller_headers(headers: HeadersLike) -> CIMultiDictProxy[str]:
+def _caller_headers(headers: HeadersLike) -> Headers:
     """The caller's headers, none of which may be the library's own."""
     built = build_headers(headers)
     for name in built:
@@ -270,7 +285,7 @@ class Exchange:
         """The response once its head is complete, None while more is needed; ``rest`` of the head has what follows."""
         while (head := self._head.add(data)) is not None:
             self._connection.receive_data(head)
-            event = cast("h11.InformationalResponse | h11.Response", self._connection.next_event())
+            event = cast("h11.InformationalResponse | h11.Response", _next_event(self._connection))
             status = event.status_code
             if status > 599:
                 raise HandshakeError(f"expected status {self.expected}, found {status}")
@@ -381,7 +396,7 @@ class ClientHandshake(Exchange):
         """Collect the body of a response other than 101; check_response raises once it is complete or long enough."""
         if data:  # To h11 no data means the end of the stream.
             self._connection.receive_data(data)
-        while (event := self._connection.next_event()) is not h11.NEED_DATA:
+        while (event := _next_event(self._connection)) is not h11.NEED_DATA:
             if isinstance(event, h11.Data):
                 self._body += event.data
                 if len(self._body) <= self._max_response_body:
@@ -451,13 +466,13 @@ class ServerHandshake:
             if head is None:
                 return None
             self._connection.receive_data(head)
-            event = cast("h11.Request", self._connection.next_event())
+            event = cast("h11.Request", _next_event(self._connection))
             request = self.request = Request(event.method.decode(), event.target.decode(), _decode(event))
             if event.http_version != b"1.1":  # RFC 6455, section 4.1, item 2
                 self._is_old = True  # Plain HTTP by 1.0, as health checks still send it, is for the server to answer.
                 if event.http_version != b"1.0":
                     self._fail(_too_old())
-            if self._connection.next_event() is h11.NEED_DATA:
+            if _next_event(self._connection) is h11.NEED_DATA:
                 self._fail(refusal(400, "expected a request without a body"))
         except h11.RemoteProtocolError as error:
             # h11 hints at 501 for a transfer coding that it does not know; here none is right.

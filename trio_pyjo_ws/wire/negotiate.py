@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .deflate import Deflate, PerMessageDeflate
 
 __all__ = [
+    "Headers",
     "HeadersLike",
     "Request",
     "Response",
@@ -38,6 +39,7 @@ __all__ = [
     "check_request",
     "check_response",
     "choose_subprotocol",
+    "hide_user",
     "is_plain",
     "is_token",
     "make_key",
@@ -72,19 +74,34 @@ _VALUE = re.compile(r"[^\x00\n\r\x0b\x0c\u0100-\U0010ffff]*")
 # 16 bytes in base64. The last digit may have stray bits, as the example of RFC 6455, section 4.1, has.
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 _NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
+# In the URL of a Location or a Referer; a password may have any of a URL's own signs in it, so all up to the last @.
+_USER_INFORMATION = re.compile(r"//.*@")
 _WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
+
+
+class Headers(CIMultiDictProxy[str]):
+    """Checked headers. They show themselves without what is secret: passwords, tokens, cookies."""
+
+    __slots__ = ()
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Names and values, as they may stand in a log."""
+        return [(name, "..." if name.lower() in SECRET_HEADERS else hide_user(value)) for name, value in self.items()]
+
+    def __repr__(self) -> str:
+        return f"Headers({self.shown()!r})"
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Request:
     """The client's opening request. ``target`` is as it stands on the wire: percent-encoded, with its query.
 
-    A CIMultiDictProxy is taken as it is, any other headers are checked as :func:`build_headers` does.
+    :class:`Headers` are taken as they are, any others are checked as :func:`build_headers` does.
     """
 
     method: str
     target: str
-    headers: CIMultiDictProxy[str]
+    headers: Headers
 
     def __init__(self, method: str, target: str, headers: HeadersLike = ()) -> None:
         if not is_token(method):
@@ -94,7 +111,7 @@ class Request:
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "target", target)
         # The server's parser has checked its headers already, and makes one of these for every connection.
-        checked = headers if isinstance(headers, CIMultiDictProxy) else build_headers(headers)
+        checked = headers if isinstance(headers, Headers) else build_headers(headers)
         object.__setattr__(self, "headers", checked)
 
     @property
@@ -120,7 +137,7 @@ class Request:
         return routed
 
     def __repr__(self) -> str:
-        return f"Request({self.method!r}, {self.target!r}, {_show_headers(self.headers)})"
+        return f"Request({self.method!r}, {self.target!r}, {self.headers.shown()!r})"
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -132,7 +149,7 @@ class Response:
     """
 
     status: int
-    headers: CIMultiDictProxy[str]
+    headers: Headers
     body: bytes
     reason: str
 
@@ -162,23 +179,32 @@ class Response:
         object.__setattr__(self, "reason", reason)
 
     def __repr__(self) -> str:
-        return f"Response({self.status}, {_show_headers(self.headers)}, {self.body!r}, {self.reason!r})"
+        return f"Response({self.status}, {self.headers.shown()!r}, {self.body!r}, {self.reason!r})"
 
 
 # Headers, tokens and lists
 
 
-def build_headers(headers: HeadersLike) -> CIMultiDictProxy[str]:
+def build_headers(headers: HeadersLike) -> Headers:
     """Headers from a mapping or from pairs; ValueError names the name or value that HTTP cannot carry."""
     built: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         if not is_token(name):
-            raise ValueError(f"header name is {shorten(name)}, accepted is a token (RFC 9110, section 5.6.2)")
+            # A whole header line, given as a name by mistake, may hold a secret.
+            begin = _TOKEN.match(name)
+            is_secret = begin is not None and begin[0].lower() in SECRET_HEADERS
+            shown = f"{begin[0]!r}..." if begin and is_secret else shorten(name)
+            raise ValueError(f"header name is {shown}, accepted is a token (RFC 9110, section 5.6.2)")
         if _VALUE.fullmatch(value) is None:
             shown = "of a secret kind" if name.lower() in SECRET_HEADERS else shorten(value)
             raise ValueError(f"value of header {name} is {shown}, accepted is Latin-1 without line breaks and NUL")
         built.add(name, value.strip(" \t"))
-    return CIMultiDictProxy(built)
+    return Headers(built)
+
+
+def hide_user(url: str) -> str:
+    """A URL, or a text that may have one in it, without the user information."""
+    return _USER_INFORMATION.sub("//...@", url)
 
 
 def is_token(value: str) -> bool:
@@ -191,11 +217,7 @@ def shorten(value: str) -> str:
     return repr(value) if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]!r}... ({len(value)} characters)"
 
 
-def _show_headers(headers: CIMultiDictProxy[str]) -> str:
-    return repr([(name, "..." if name.lower() in SECRET_HEADERS else value) for name, value in headers.items()])
-
-
-def _has_token(headers: CIMultiDictProxy[str], name: str, token: str) -> bool:
+def _has_token(headers: Headers, name: str, token: str) -> bool:
     """Whether a header that is a comma list of tokens holds this one, which is given in lower case."""
     return any(part.strip(" \t").lower() == token for value in headers.getall(name, ()) for part in value.split(","))
 
@@ -297,7 +319,7 @@ def check_request(request: Request) -> None:
         raise refusal(400, f"expected a Sec-WebSocket-Key of 16 bytes in base64, found {shorten(key)}")
 
 
-def _only(headers: CIMultiDictProxy[str], name: str) -> str:
+def _only(headers: Headers, name: str) -> str:
     values = headers.getall(name, ())
     if len(values) != 1:
         raise refusal(400, f"expected one {name} header, found {len(values)}")
@@ -491,7 +513,7 @@ def check_response(
         raise HandshakeError(f"expected Connection: Upgrade, found {_show(headers.getall('Connection', ()))}", response)
     accept = headers.getall("Sec-WebSocket-Accept", ())
     expected = accept_value(request.headers["Sec-WebSocket-Key"])
-    if len(accept) != 1 or accept[0] != expected:
+    if len(accept) != 1 or not secrets.compare_digest(accept[0].encode("latin-1"), expected.encode()):
         raise HandshakeError(f"expected Sec-WebSocket-Accept {expected!r}, found {_show(accept)}", response)
     chosen = headers.getall("Sec-WebSocket-Protocol", ())
     if len(chosen) > 1 or (chosen and chosen[0] not in subprotocols):

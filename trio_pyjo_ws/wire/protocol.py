@@ -221,9 +221,10 @@ class Protocol:
         """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
 
         Stops after ``max_messages`` messages and control frames, when those of a connection with compression take
-        ``max_bytes`` of memory, and before a breach, so that what came before it may be answered; ``pending`` tells that there is
-        more, to be had by ``client_read()``, and so it does of frames that came right behind the handshake. Raises
-        :class:`HandshakeError` where that fails, and nothing else: a breach after it is the last of the events.
+        ``max_bytes`` of memory, and before a breach, so that what came before it may be answered; ``pending`` tells
+        that there is more, to be had by ``client_read()``, and so it does of frames that came right behind the
+        handshake. Raises :class:`HandshakeError` where that fails, and nothing else: a breach after it is the last of
+        the events.
         """
         if self.state in _READS:
             if self._breach is not None:

@@ -8,7 +8,7 @@ from urllib.parse import quote, urldefrag, urljoin
 
 from ..errors import HandshakeError
 from .http1 import Url
-from .negotiate import shorten
+from .negotiate import hide_user, shorten
 
 if TYPE_CHECKING:
     from .negotiate import Response
@@ -41,9 +41,8 @@ def redirected(url: Url, response: Response) -> Url | None:
             urldefrag(urljoin(base, _HTTP.sub("ws", reference, 1) if _HTTP.match(reference) else reference))[0]
         )
     except ValueError as exc:
-        raise HandshakeError(
-            f"expected a WebSocket's URL in Location, found {shorten(locations[0])}", response
-        ) from exc
+        found = shorten(hide_user(locations[0]))
+        raise HandshakeError(f"expected a WebSocket's URL in Location, found {found}", response) from exc
     if url.secure and not target.secure:
         raise HandshakeError("expected wss:// in Location, as this is wss://, found ws://", response)
     if target.user_information is None and target.origin == url.origin:
