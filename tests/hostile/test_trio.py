@@ -481,5 +481,5 @@ async def test_74_connections_that_come_and_go_leave_nothing_behind(nursery: tri
     first, *others = [await churn(share) for _ in range(ROUNDS)]
     for blocks, descriptors, tasks in others:
         assert (descriptors, tasks) == first[1:]
-        # A connection that left only one object behind would leave a block for it.
-        assert blocks - first[0] < share / 4, [first, *others]
+        # One object that is left behind by one of the ways, by the last round: four fifths of a share.
+        assert blocks - first[0] < share / 2, [first, *others]
