@@ -173,6 +173,7 @@ class Window:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
+        self._lock = trio.Lock()
 
     @property
     def interrupted(self) -> bool:
@@ -185,12 +186,14 @@ class Window:
 
     async def send(self, ws: Transaction, message: str | bytes) -> None:
         """See :class:`Screen`."""
-        await ws.send(message)
-        await self._show("→", message)
+        async with self._lock:  # so that no answer is shown before it
+            await ws.send(message)
+            await self._show("→", message)
 
     async def received(self, message: str | bytes) -> None:
         """See :class:`Screen`."""
-        await self._show("←", message)
+        async with self._lock:
+            await self._show("←", message)
 
     async def note(self, text: str) -> None:
         """See :class:`Screen`."""

@@ -87,19 +87,23 @@ class Frames(Pipes):
         """Send a message as the frame that it becomes, and show that."""
         frame = parse_frame(bytearray(ws.build_message(message)))
         assert frame is not None
-        await ws.send(frame=frame)
-        await self.show("→", frame, masked=True)
+        async with self._lock:  # so that no answer is shown before it
+            await ws.send(frame=frame)
+            await self._write("→", frame, masked=True)
 
     async def received(self, message: str | bytes) -> None:
         """Nothing: its frames are shown."""
 
-    async def show(self, arrow: str, frame: Frame, *, masked: bool) -> None:
-        """Show a frame of the connection."""
+    async def show_received(self, frame: Frame) -> None:
+        """Show a frame that has come."""
+        async with self._lock:
+            await self._write("←", frame, masked=False)
+
+    async def _write(self, arrow: str, frame: Frame, *, masked: bool) -> None:
         buffer = bytearray(build_frame(*frame, masked=masked))
         time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
         lines = [f"{arrow} {time} {len(buffer)} bytes", *describe_frame(buffer, key_known=False), ""]
-        async with self._lock:
-            await self._writer.write_line("\n".join(lines).encode())
+        await self._writer.write_line("\n".join(lines).encode())
 
 
 async def run(arguments: argparse.Namespace) -> int:
@@ -114,7 +118,7 @@ async def run(arguments: argparse.Namespace) -> int:
 
 async def _show_received(channel: trio.MemoryReceiveChannel[Frame], frames: Frames) -> None:
     async for frame in channel:
-        await frames.show("←", frame, masked=False)
+        await frames.show_received(frame)
 
 
 async def _inspect_file(path: Path) -> int:

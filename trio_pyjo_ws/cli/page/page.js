@@ -151,8 +151,8 @@ function addSample(milliseconds) {
   const show = (value) => `${value < 10 ? value.toFixed(2) : Math.round(value)} ms`;
   find("top").textContent = top < 10 ? top.toFixed(1) : Math.round(top);
   find("now").textContent = show(milliseconds);
-  find("range").textContent =
-    `${show(Math.min(...samples))} to ${show(Math.max(...samples))} in the last ${samples.length} pings of the server.`;
+  find("range").textContent = samples.length === 1 ? "One ping of the server so far."
+    : `${show(Math.min(...samples))} to ${show(Math.max(...samples))} in the last ${samples.length} pings of the server.`;
 }
 
 // What is typed and pressed
