@@ -185,6 +185,26 @@ async def test_closing_the_channel_wakes_who_receives_from_it(way: Any, autojump
         assert await ws.receive() == "for receive()"
 
 
+@pytest.mark.parametrize("last", [(), ("last",)])
+async def test_a_connection_that_breaks_as_a_receiver_flushes_ends_the_channel(
+    last: tuple[str, ...], autojump_clock: MockClock
+) -> None:
+    async with connected() as (ws, peer, _nursery):
+        channel = ws.open_channel("message")
+        peer.send("first", "second")
+        assert await channel.receive() == "first"
+        await ws.send("written through")
+        assert await channel.receive() == "second"
+        await ws.send("corked")
+        assert ws.is_writing
+        peer.send(*last)
+        peer.sock.close()
+        for message in last:
+            assert await channel.receive() == message
+        with pytest.raises(trio.EndOfChannel):
+            await channel.receive()
+
+
 @WAYS
 async def test_unsubscribing_ends_the_channel_for_who_receives_from_it(way: Any, autojump_clock: MockClock) -> None:
     async with way() as (ws, _peer, nursery):

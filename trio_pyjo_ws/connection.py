@@ -216,6 +216,9 @@ class Connection(Writer):
             while True:
                 if self._protocol.outgoing and not self._events:
                     self._flush_or_write()
+                    if self._ended:  # by that, and the channel may be too: then nobody is left to wake this task.
+                        with suppress(trio.WouldBlock):
+                            return take()
                 if self._reading or self._protocol.state is State.CONNECTING or self._stream_comes_first():
                     await self._wait_reader()
                 else:
