@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_pyjo_ws import open_websocket
+from trio_pyjo_ws import Response, open_websocket, serve
 
 from .peers import LARGEST, account, serving
 
@@ -111,15 +111,13 @@ class ChromiumPeer:
 
 @asynccontextmanager
 async def serving_page() -> AsyncIterator[str]:
-    body = Path(__file__).with_name("page.html").read_bytes()
+    """Our server, which has the page for who asks for no WebSocket; gives its URL."""
+    page = Response(200, {"Content-Type": "text/html"}, Path(__file__).with_name("page.html").read_bytes())
 
-    async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            if await stream.receive_some():
-                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n"
-                await stream.send_all(head.encode() + b"Connection: close\r\n\r\n" + body)
+    async def handler(ws: Transaction) -> None:
+        raise AssertionError(f"{ws} is for no page")
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
-        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+        server = await nursery.start(partial(serve, handler, 0, host="127.0.0.1", on_request=lambda _: page))
+        yield server.url.replace("ws:", "http:")
         nursery.cancel_scope.cancel()
