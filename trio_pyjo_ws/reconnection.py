@@ -188,11 +188,12 @@ class Reconnecting(trio.abc.AsyncResource, AsyncIterator[Transaction]):
             with self._opening:
                 await home.opened.wait()
                 home.transaction = await self._connect(home)
-            if self._opening.cancelled_caught:
-                raise StopAsyncIteration
         except BaseException:
             home.scope.cancel()
             raise
+        if self._opening.cancelled_caught:
+            home.scope.cancel()
+            raise StopAsyncIteration
         home.since = trio.current_time()
         self._home = home
         self._token = trio.lowlevel.current_trio_token()

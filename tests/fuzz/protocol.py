@@ -79,7 +79,7 @@ def check(data: bytes) -> None:
         bool(flags & CLOSING) or protocol.state in (State.FAILED, State.CLOSED)
     )
     # What is kept of a message that is not whole yet is no more than a message may have.
-    assert len(protocol._message) <= max_size
+    assert len(protocol._assembly._message) <= max_size
     protocol.read_eof()
     assert protocol.close is not None
     assert protocol.client_read(wire) == []

@@ -246,6 +246,8 @@ async def test_69_a_cancelled_aclose_closes_the_socket(
         return done
 
     assert await at_each_pause(attempt) > 1
+
+
 # 70. An iterator given to a streaming send raises: 1011.
 
 
