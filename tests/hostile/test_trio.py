@@ -483,5 +483,6 @@ async def test_74_connections_that_come_and_go_leave_nothing_behind(nursery: tri
     first, *others = [await churn(share) for _ in range(ROUNDS)]
     for blocks, descriptors, tasks in others:
         assert (descriptors, tasks) == first[1:]
-        # One object that is left behind by one of the ways, by the last round: four fifths of a share.
-        assert blocks - first[0] < share / 2, [first, *others]
+        # Some hundred blocks come and go with Python's own caches, however many the connections are. One object that
+        # each connection left behind would be four shares by the last round.
+        assert blocks - first[0] < share / 4 + 500, [first, *others]
