@@ -4,7 +4,7 @@ from functools import partial
 
 import trio
 
-from trio_pyjo_ws import Server, Transaction, serve
+from trio_pyjo_ws import Transaction, serve
 
 
 async def echo(ws: Transaction) -> None:
@@ -12,19 +12,15 @@ async def echo(ws: Transaction) -> None:
         await ws.send(message)
 
 
-async def stop_at_signal(server: Server) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            await server.aclose(1001, "the server is shutting down", grace=10)
-            return
-
-
 async def main(port: int, compress: bool) -> None:
     start = partial(serve, echo, port, host="127.0.0.1", compression=compress, max_websocket_size=16 * 2**20)
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(start)  # returns once the server listens
-        nursery.start_soon(stop_at_signal, server)
-        print(f"listening on {server.url}", flush=True)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(start)  # returns once the server listens
+            print(f"listening on {server.url}", flush=True)
+            async for _ in signals:
+                await server.aclose(1001, "the server is shutting down", grace=10)
+                break
 
 
 if __name__ == "__main__":

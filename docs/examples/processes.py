@@ -6,36 +6,32 @@ from functools import partial
 
 import trio
 
-from trio_pyjo_ws import Server, Transaction, serve
+from trio_pyjo_ws import Transaction, serve
 
 
 async def tell(ws: Transaction) -> None:
     await ws.send(str(os.getpid()))
 
 
-async def stop_at_signal(server: Server) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async for _ in signals:
-            await server.aclose()
-            return
-
-
 async def work(port: int) -> None:
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, tell, port, host="127.0.0.1", reuse_port=True))
-        nursery.start_soon(stop_at_signal, server)
-        print(server.port, flush=True)
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve, tell, port, host="127.0.0.1", reuse_port=True))
+            print(server.port, flush=True)
+            async for _ in signals:
+                await server.aclose()
+                break
 
 
 async def main(port: int, workers: int) -> None:
     command = [sys.executable, __file__, "--port", str(port)]
-    async with trio.open_nursery() as nursery:
-        processes = [await nursery.start(trio.run_process, command) for _ in range(workers)]
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            processes = [await nursery.start(trio.run_process, command) for _ in range(workers)]
             async for _ in signals:
                 for process in processes:
                     process.terminate()
-                return
+                break
 
 
 if __name__ == "__main__":
