@@ -32,11 +32,6 @@ FRAMES = "[...document.querySelectorAll('#frames tr')].map(row => [...row.cells]
 LOST = ("WebSocket connection to", "ERR_CONNECTION_REFUSED")  # what the console says while there is no server
 
 
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PING_INTERVAL", 0.05)
-
-
 async def start(nursery: trio.Nursery, port: int = 0) -> Server:
     """The server of ``demo --web``, with nobody in its room and nothing in its history."""
     handlers = {web.SOCKET: web.Room().join}
@@ -112,7 +107,10 @@ async def test_two_people_talk_through_a_restart_of_the_server(browser: Browser,
         assert faults(page) == []
 
 
-async def test_the_connection_can_be_looked_into(browser: Browser, nursery: trio.Nursery) -> None:
+async def test_the_connection_can_be_looked_into(
+    browser: Browser, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "PING_INTERVAL", 0.05)
     server = await start(nursery)
     page = await browser.new_page()
     await arrive(page, server, "Ada")
