@@ -405,6 +405,8 @@ def test_reference_beyond_the_window_is_invalid() -> None:
         HELLO[:3],  # torn in a block with fixed codes
         b"\x00\x05\x00\xfa\xffHel",  # torn in a stored block
         HELLO_FINAL + HELLO[:3],
+        b"\x03",  # torn in an empty block with BFINAL=1, which the tail would complete
+        HELLO + b"\x03",
     ],
 )
 def test_message_that_ends_in_a_block_is_invalid(payload: bytes) -> None:

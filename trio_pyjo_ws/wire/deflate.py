@@ -345,12 +345,12 @@ class PerMessageDeflate:
         """End the message: give zlib the tail, and see that the blocks are complete.
 
         Behind complete blocks the tail gives no data, and neither does one more empty block, which leaves the window
-        as it was. Behind a torn block both are taken for its missing part, and give data or an error, nearly always.
-        A message that ends with BFINAL=1 ought to have a byte 00 behind it (section 7.2.3.4), but its end is certain
-        without it.
+        as it was. Behind a torn block both are taken for its missing part, and give data, an error or, where BFINAL is
+        1, an end, nearly always. A message that ends with BFINAL=1 ought to have a byte 00 behind it (section 7.2.3.4),
+        but its end is certain without it.
         """
         decompressor = self._get_decompressor()  # A new one still gets the window of this message.
-        if not self._ended and decompressor.decompress(TAIL + EMPTY_BLOCK, 1):
+        if not self._ended and (decompressor.decompress(TAIL + EMPTY_BLOCK, 1) or decompressor.eof):
             raise RemoteProtocolError("compressed message ends in the middle of a block", 1007)
         self._ended = False
         self._recent.clear()
