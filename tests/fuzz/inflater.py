@@ -32,6 +32,17 @@ def inflate(codec: PerMessageDeflate, message: bytes, size: int, max_size: int) 
     return found
 
 
+def inflate_in_pieces(codec: PerMessageDeflate, message: bytes, size: int) -> bytes:
+    """The same as it arrives, in pieces of any size."""
+    found = b""
+    fragments = pieces(message, size) or [b""]
+    for number, fragment in enumerate(fragments, 1):
+        for piece in codec.decompress_in_pieces(fragment, final=number == len(fragments), size=100):
+            assert 0 < len(piece) <= 100
+            found += piece
+    return found
+
+
 def check(data: bytes) -> None:
     if len(data) < 3:
         return
@@ -40,13 +51,14 @@ def check(data: bytes) -> None:
     bits = 9 + bound % 6 if flags & SMALL_WINDOW else 15
     wishes = Deflate(server_no_context_takeover=not takeover, server_max_window_bits=bits)
     max_size = bound * bound  # up to some 64 KiB
-    cut, whole = wishes.codec(client=True), wishes.codec(client=True)
+    cut, whole, streamed = (wishes.codec(client=True) for _ in range(3))
     messages = data[3:].split(END)
     for message in messages:
         found = inflate(cut, message, size, max_size)
         assert inflate(whole, message, 0, max_size) == found
         if found is None:
             break
+        assert inflate_in_pieces(streamed, message, size) == found
     sender, receiver = wishes.codec(client=False), wishes.codec(client=True)
     for message in messages:
         assert inflate(receiver, sender.compress(message), size, len(message)) == message

@@ -8,11 +8,11 @@ from typing import Any
 from trio_pyjo_ws.errors import RemoteProtocolError
 from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, parse_frame
-from trio_pyjo_ws.wire.protocol import Agreement, Pong, Protocol, State
+from trio_pyjo_ws.wire.protocol import Agreement, Piece, Pong, Protocol, State
 
 from .cutting import pieces
 
-CLIENT, COMPRESSION, NO_TAKEOVER, SMALL_WINDOW, FRAMES, CLOSING = 1, 2, 4, 8, 16, 32
+CLIENT, COMPRESSION, NO_TAKEOVER, SMALL_WINDOW, FRAMES, CLOSING, PIECES = 1, 2, 4, 8, 16, 32, 64
 MAX_EMPTY_FRAGMENTS = 4
 
 
@@ -48,8 +48,39 @@ def read(protocol: Protocol, data: list[bytes], limit: int) -> list[Any]:
     return found
 
 
+def read_in_pieces(protocol: Protocol, data: list[bytes], limit: int) -> list[Any]:
+    """All events, with each message put together of the pieces that it was asked for in."""
+    found: list[Any] = []
+    parts: list[Any] = []
+    for arrived in data:
+        rest, more = arrived, True
+        while more:
+            if protocol.state is State.OPEN and not protocol.giving_pieces:
+                protocol.give_pieces()
+            for event in protocol.client_read(rest, max_messages=limit, max_bytes=100):
+                if isinstance(event, Piece):
+                    parts.append(event.data)
+                    if event.final:
+                        found.append(parts[0][:0].join(parts))
+                        parts.clear()
+                else:
+                    found.append(event)
+            rest, more = b"", protocol.pending
+    return found
+
+
 def comparable(events: list[Any]) -> list[Any]:
     return [(str(e), e.code) if isinstance(e, RemoteProtocolError) else e for e in events]
+
+
+def check_pieces(whole: list[Any], found: list[Any]) -> None:
+    """The messages are the same. The breach may be another: some limits are, and payloads are seen before their end."""
+    if whole and isinstance(whole[-1], RemoteProtocolError):
+        if whole[-1].code not in (1008, 1009):
+            assert isinstance(found[-1], RemoteProtocolError)
+            assert len(found) == len(whole)
+        whole = whole[:-1]
+    assert found[: len(whole)] == whole
 
 
 def check(data: bytes) -> None:
@@ -63,6 +94,8 @@ def check(data: bytes) -> None:
         again = connection(flags, max_size)
         assert comparable(read(again, pieces(wire, cut), limit + 1)) == comparable(events)
         assert again.state is protocol.state
+    if flags & PIECES and not flags & FRAMES:
+        check_pieces(events, read_in_pieces(connection(flags, max_size), pieces(wire, size), limit + 1))
     for event in events:
         assert isinstance(event, (str, bytes, Frame, Pong, Close, RemoteProtocolError))
         if isinstance(event, (str, bytes)):

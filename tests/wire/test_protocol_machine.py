@@ -357,7 +357,7 @@ class AgainstTheWire(RuleBasedStateMachine):
 
     @invariant()
     def what_is_kept_is_bounded(self) -> None:
-        assert len(self.protocol._message) <= self.MAX_SIZE
+        assert len(self.protocol._assembly._message) <= self.MAX_SIZE
         assert self.protocol.outgoing_size == sum(map(len, self.protocol.outgoing))
 
     def teardown(self) -> None:
