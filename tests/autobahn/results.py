@@ -86,7 +86,7 @@ def markdown(record: dict[str, Any]) -> str:
         verdicts = [verdict for verdict in VERDICTS if total[verdict] or verdict in ("OK", "UNCLEAN", "FAILED")]
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         lines += [
-            f"## As a {role}",
+            f"### As a {role}",
             "",
             f"{found['date']}, at commit {found['commit']}: {total['OK']} of {total.total()} cases are OK.",
             f"{versions}; {found['codec']} codec, {found['zlib']}.",
@@ -94,9 +94,10 @@ def markdown(record: dict[str, Any]) -> str:
             "| Group | " + " | ".join(verdicts) + " |",
             "|---|" + "---:|" * len(verdicts),
         ]
-        for group, counts in found["groups"].items():
-            cells = " | ".join(str(counts.get(verdict, 0)) for verdict in verdicts)
-            lines.append(f"| {group} {GROUPS[group]} | {cells} |")
+        for group, title in GROUPS.items():
+            if counts := found["groups"].get(group):
+                cells = " | ".join(str(counts.get(verdict, 0)) for verdict in verdicts)
+                lines.append(f"| {group} {title} | {cells} |")
         lines += ["| all | " + " | ".join(str(total[verdict]) for verdict in verdicts) + " |", ""]
         lines += [
             f"- {number}, {verdict}: {INFORMATIONAL.get(number, 'not explained yet.')}"
