@@ -162,3 +162,11 @@ def bench(session: nox.Session) -> None:
     install(session, "bench")
     with session.chdir("tests"):  # a folder on sys.path that does not hold the checkout's package
         session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Connections that come, stall, break and go for minutes, into docs/soak; `-- --minutes 30` for longer."""
+    install(session, "soak")
+    with session.chdir("tests"):  # as for `bench`
+        session.run("python", "-m", "soak", *session.posargs)
