@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import RemoteProtocolError
@@ -86,6 +86,7 @@ def test_mask_is_the_xor_of_section_5_3(codec: ModuleType, length: int) -> None:
     assert payload == bytes(index * 7 & 0xFF for index in range(length))  # nothing is masked in place
 
 
+@settings(deadline=None)
 @given(payload=st.binary(max_size=5000), key=st.binary(min_size=4, max_size=4))
 def test_any_payload_is_masked_with_any_key(codec: ModuleType, payload: bytes, key: bytes) -> None:
     assert bytes(codec.apply_mask(payload, key)) == xor(payload, key)
@@ -327,6 +328,7 @@ def test_case_fed_with_trailing_data(codec: ModuleType, case: Case, masked: bool
 
 
 @EVERY_CASE
+@settings(deadline=None)
 @given(data=st.data())
 def test_case_fed_in_any_pieces(codec: ModuleType, case: Case, data: st.DataObject) -> None:
     masked = data.draw(st.booleans())
@@ -353,6 +355,7 @@ def test_large_messages_arrive_in_any_pieces(codec: ModuleType, masked: bool, le
     assert feed(decoder, pieces) == [payload, payload.decode()]
 
 
+@settings(deadline=None)
 @given(data=st.data(), noise=st.binary(max_size=60), masked=st.booleans(), compression=st.booleans())
 def test_any_bytes_give_the_same_items_in_any_pieces(
     codec: ModuleType, data: st.DataObject, noise: bytes, masked: bool, compression: bool
@@ -716,6 +719,7 @@ def test_plain_tells_of_each_portion(codec: ModuleType) -> None:
     assert plain == [isinstance(item, (str, bytes)) for item in MIXED.items]
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_nothing_is_lost_whatever_the_limits_and_whenever_data_comes(codec: ModuleType, data: st.DataObject) -> None:
     case = data.draw(st.sampled_from([MIXED, *CASES.values()]))
@@ -759,6 +763,7 @@ def test_what_was_read_is_let_go(codec: ModuleType) -> None:
         tracemalloc.stop()
 
 
+@settings(deadline=None)
 @given(
     data=st.one_of(
         st.binary(max_size=400),

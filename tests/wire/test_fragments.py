@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import LocalProtocolError, RemoteProtocolError
@@ -259,6 +259,7 @@ def test_corrupt_data_in_the_middle_is_1007_and_the_end() -> None:
     assert protocol.close.code == 1007
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_many_blocks_with_bfinal_are_one_message(data: st.DataObject) -> None:
     """RFC 7692, section 7.2.3.4, and a window that goes on behind them."""
@@ -284,6 +285,7 @@ def _cut(data: st.DataObject, stream: bytes) -> list[bytes]:
 
 
 @EVERY_WISH
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_chunking_gives_the_same_bytes(data: st.DataObject, deflate: Deflate | None) -> None:
     messages = data.draw(st.lists(st.text(max_size=2_000) | st.binary(max_size=2_000), min_size=1, max_size=4))
