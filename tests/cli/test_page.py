@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from .browser import Browser
 
+pytestmark = pytest.mark.interop
+
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "docs" / "examples"
 OPEN = "document.getElementById('status').dataset.state == 'open'"
 CLOSED = "document.getElementById('status').dataset.state == 'closed'"
