@@ -54,11 +54,14 @@ def check(data: bytes) -> None:
     cut, whole, streamed = (wishes.codec(client=True) for _ in range(3))
     messages = data[3:].split(END)
     for message in messages:
-        found = inflate(cut, message, size, max_size)
-        assert inflate(whole, message, 0, max_size) == found
+        found, again = inflate(cut, message, size, max_size), inflate(whole, message, 0, max_size)
+        if bits < 15 and (found is None or again is None):
+            break  # A reference beyond a small window is followed by zlib where it leads into the same call's output.
+        assert found == again
         if found is None:
             break
-        assert inflate_in_pieces(streamed, message, size) == found
+        if bits == 15:
+            assert inflate_in_pieces(streamed, message, size) == found
     sender, receiver = wishes.codec(client=False), wishes.codec(client=True)
     for message in messages:
         assert inflate(receiver, sender.compress(message), size, len(message)) == message
