@@ -172,7 +172,7 @@ async def test_nothing_that_happens_to_a_connection_logs_a_secret(
     await wait_all_tasks_blocked()
     await trio.sleep(100)
     assert_hidden(*seen, [task.name for task in nursery.child_tasks])
-    assert bool(caplog.records) is (ending not in ("accepted", "refused", "lost"))
+    assert caplog.records
     assert not HIDDEN.search(caplog.text)
     nursery.cancel_scope.cancel()
 
