@@ -77,7 +77,7 @@ class Flood:
         nursery.start_soon(self._pour)
 
     async def _pour(self) -> None:
-        while self.taken < 200 * BUFFER:
+        while self.taken < 50 * BUFFER:
             await self._peer.pour(self._chunk)
             self.taken += len(self._chunk)
 
@@ -85,8 +85,7 @@ class Flood:
 # Floods
 
 
-@pytest.mark.parametrize("payload", [b"", b"x" * 125])
-@pytest.mark.parametrize("application", [None, sleep], ids=["receiving", "busy"])
+@pytest.mark.parametrize(("payload", "application"), [(b"", None), (b"x" * 125, sleep)], ids=["receiving", "busy"])
 async def test_56_pings_of_a_peer_that_reads_no_pongs(
     attacked: Attacked, payload: bytes, application: Any, autojump_clock: MockClock
 ) -> None:
@@ -100,7 +99,7 @@ async def test_56_pings_of_a_peer_that_reads_no_pongs(
             assert flood.taken == taken < 10 * BUFFER  # The rest stays in the network.
             assert peak() < 6 * RECEIVE_SIZE  # What was read last, its frames, and the pongs to them.
         # Once the pongs are read, all goes on.
-        while flood.taken < taken + 3 * BUFFER:
+        while flood.taken < taken + BUFFER:
             assert {frame.payload for frame in peer.read()} <= {payload}
             await trio.sleep(0.01)
         await cut_off(peer)
@@ -113,20 +112,19 @@ async def cut_off(peer: Peer) -> None:
     assert peer.ws.is_finished
 
 
-@pytest.mark.parametrize("application", [None, sleep], ids=["receiving", "busy"])
-async def test_57_pongs_that_nobody_asked_for(attacked: Attacked, application: Any, autojump_clock: MockClock) -> None:
-    async with attacked(over="socket", application=application) as peer:
-        pongs = b"".join(peer.frame(PONG, struct.pack("!Q", number)) for number in range(5000))
+async def test_57_pongs_that_nobody_asked_for(attacked: Attacked, autojump_clock: MockClock) -> None:
+    async with attacked(over="socket", application=sleep) as peer:
+        pongs = b"".join(peer.frame(PONG, struct.pack("!Q", number)) for number in range(2000))
         await peer.pour(pongs)
         with peak_memory() as peak:
-            await peer.pour(pongs, 5)
+            await peer.pour(pongs, 4)
             await trio.sleep(1)
             assert peak() < 2 * RECEIVE_SIZE + 262_144
         assert peer.ws.statistics().pings_waiting == 0
         assert peer.ws.statistics().latency is None
         peer.send(peer.frame(TEXT, b"still here"), peer.frame(CLOSE, b"\x03\xe8"))
         await trio.sleep(1)
-        assert peer.ws.statistics().messages_waiting == (application is sleep)
+        assert peer.ws.statistics().messages_waiting == 1
         await cut_off(peer)
 
 
@@ -152,12 +150,11 @@ async def test_58_empty_messages_that_nobody_takes_are_bounded_by_their_number(
 
 TEXTS = {
     "ASCII": lambda size: b"x" * size,
-    "Latin-1": lambda size: "ü".encode() * (size // 2),
     "one character that makes Python take four bytes for each": lambda size: "\N{FIRE}".encode() + b"x" * (size - 4),
 }
 
 
-@pytest.mark.parametrize("size", [1000, 100_000, 262_144])
+@pytest.mark.parametrize("size", [1000, 262_144])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
 @pytest.mark.parametrize("compression", [False, True])
 async def test_58_messages_that_nobody_takes_are_bounded_by_their_bytes(
