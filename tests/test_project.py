@@ -239,3 +239,13 @@ def test_readme_shows_the_examples_as_they_are() -> None:
     examples = [path.read_text("utf-8") for path in sorted((ROOT / "docs" / "examples").glob("*.py"))]
     assert shown
     assert [block for block in shown if block not in examples] == []
+
+
+def test_every_line_of_what_is_hostile_has_a_test() -> None:
+    """The threats are numbered, and a test is named after its number: test_NN_what_is_owed."""
+    tested = [
+        int(number)
+        for path in (ROOT / "tests" / "hostile").glob("test_*.py")
+        for number in re.findall(r"^(?:async )?def test_(\d\d)_", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert set(tested) == set(range(1, 76))
