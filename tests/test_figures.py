@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_pyjo_ws import Server, Transaction, broadcast, open_websocket, serve_listeners
-from trio_pyjo_ws.connection import LATENCIES
+from trio_pyjo_ws.keepalive import LATENCIES
 from trio_pyjo_ws.testing import open_memory_pair
 from trio_pyjo_ws.wire.frames import Opcode, encode
 

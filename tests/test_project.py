@@ -45,6 +45,7 @@ ROOMS = [
     {"housekeeper"},
     {"debugging", "forms"},
     {"writer"},
+    {"keepalive"},
     {"connection"},
     {"attributes"},
     {"channels", "streaming"},

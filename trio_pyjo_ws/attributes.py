@@ -33,6 +33,8 @@ _numbers = itertools.count(1)
 class Attributes(Connection):
     """The attributes of a :class:`~trio_pyjo_ws.Transaction`."""
 
+    __slots__ = ("__dict__", "__weakref__", "_deflate", "_subprotocol", "connection", "reverse_proxy")
+
     user: Any = None
     """Who the client is, as ``on_request`` has found out; the library only keeps it."""
 

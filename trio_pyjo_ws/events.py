@@ -75,7 +75,7 @@ class Emitter:
         self._changed = changed
         self._delivered = delivered
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._remembered: set[str] = set()
+        self._remembered: list[str] = []
         self._closed = False
         self.delivering = False
         """Whether somebody waits for a full channel to take what is on its way to it."""
@@ -157,7 +157,7 @@ class Emitter:
 
     def remember(self, event: str) -> None:
         """Emit what happens once and for all; who subscribes later is told then."""
-        self._remembered.add(event)
+        self._remembered.append(event)
         self.emit(event)
 
     def _tell(self, event: str, subscription: Subscription, arguments: tuple[object, ...]) -> bool:

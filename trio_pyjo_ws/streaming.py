@@ -62,7 +62,7 @@ class MessageStream:
         try:
             while not self._pieces:
                 if connection._inbox:
-                    self._add(Piece(connection._inbox.popleft(), True))
+                    self._add(Piece(connection._inbox.pop(0), True))
                 else:
                     await self._wait()
         except BaseException:

@@ -74,6 +74,8 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     One task at a time may receive; any number may send.
     """
 
+    __slots__ = ("_callbacks_running",)
+
     def __init__(
         self,
         protocol: Protocol,
@@ -117,7 +119,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
                 self._receiving = False
                 if not self._attended:
                     self._attend()
-        message = inbox.popleft()
+        message = inbox.pop(0)
         if not self._attended:
             self._attend()
         return message
@@ -133,7 +135,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
             if self._protocol.state is State.OPEN or self._events or self._emitter.blocked:
                 raise trio.WouldBlock
             raise self._end_of_messages()
-        message = self._inbox.popleft()
+        message = self._inbox.pop(0)
         self._attend()
         return message
 
