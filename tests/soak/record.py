@@ -79,6 +79,9 @@ def tidy() -> None:
     # method from C makes a new one: contextlib's and trio's exception groups do.
     with suppress(AttributeError):
         sys._clear_type_cache()
+    # trio keeps the cancel scopes of up to a thousand deadlines that are off, until their time has come.
+    with suppress(AttributeError):
+        trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._prune()
 
 
 async def settle(world: World, phase: str, baseline: Quiet | None, patience: float = 30.0) -> Quiet:
