@@ -51,11 +51,11 @@ def svg(results: dict[str, Any]) -> str:
     for index, (title, values) in enumerate(panels):
         top = TOP + index * (PANEL + GAP)
         body += _panel(top, title, seconds, values, end)
-        for name, at in results["phases"]:
+        for number, (name, at) in enumerate(results["phases"]):
             x = _x(at, end)
             body.append(f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + PANEL}"/>')
             if not index:
-                body.append(_text(x + 3, top + PANEL - 5, name, "muted"))
+                body.append(_text(x + 3, top + PANEL - 5 - number % 2 * 14, name, "muted"))
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">',
         "<title>Memory and connections over the time of a soak</title>",
