@@ -1,4 +1,18 @@
+"""How Sphinx builds these pages."""
+
+from __future__ import annotations
+
+import math
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from sphinx.pycode import ModuleAnalyzer
+
+from trio_pyjo_ws.settings import ClientSettings, ServerSettings, Settings
+from trio_pyjo_ws.wire.forwarded import Forwarding
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "trio_pyjo_ws"
 author = "The trio_pyjo_ws developers"
@@ -16,3 +30,35 @@ autodoc_typehints = "description"
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+
+
+SETTINGS = {"Options": Settings, "ClientOptions": ClientSettings, "ServerOptions": ServerSettings}
+
+
+def shown(value: object) -> str:
+    """A default as the caller would give it; the settings have what was made of it."""
+    return repr({math.inf: None, Forwarding(): ()}.get(value, value))
+
+
+def list_options(_app: Sphinx, _what: str, name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Add each of the options to their docstring, with its type, its default and its meaning."""
+    kind = name.rpartition(".")[2]
+    if kind not in SETTINGS:
+        return
+    analyzer = ModuleAnalyzer.for_module("trio_pyjo_ws.settings")
+    meanings = analyzer.find_attr_docs()
+    defaults = SETTINGS[kind].of({})
+    for (owner, option), annotation in analyzer.annotations.items():
+        meaning = meanings.get((SETTINGS[kind].__name__, option))
+        if owner == kind and meaning is not None:
+            default = "False" if option == "compression" else shown(getattr(defaults, option))
+            lines += [
+                "",
+                f"``{option}``: ``{annotation}``, by default ``{default}``",
+                *[f"    {line}" for line in meaning],
+            ]
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", list_options)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import trio_pyjo_ws
+from trio_pyjo_ws import Transaction, testing
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -233,6 +236,17 @@ def test_ci_runs_the_readme_test_command() -> None:
     run = ROOT / ".ci" / "run"
     assert re.findall(r"^python3 -m venv .*$", run.read_text("utf-8"), re.MULTILINE) == [commands()[1]]
     assert run.stat().st_mode & 0o100
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    found = set(re.findall(r"^\.\. auto(?!module)[a-z]+:: (\S+)$", page, re.MULTILINE))
+    assert {*trio_pyjo_ws.__all__, *testing.__all__} <= {name.rpartition(".")[2] for name in found}
+    of_instances = {"connection", "reverse_proxy"}
+    public = {f"Transaction.{name}" for name in {*dir(Transaction), *of_instances} if name[0] != "_"}
+    assert {name for name in found if name.startswith("Transaction.")} == public
+    modules = set(re.findall(r"^\.\. automodule:: trio_pyjo_ws\.(\S+)$", page, re.MULTILINE))
+    assert {name for name in PATHS if name.startswith("wire.") and "._" not in name} <= modules
 
 
 def test_readme_shows_the_examples_as_they_are() -> None:

@@ -98,7 +98,10 @@ class Attributes(Connection):
 
     @property
     def max_websocket_size(self) -> int:
-        """Bytes of the largest message that is accepted, before and after inflation. Settable."""
+        """Bytes of the largest message that is accepted, before and after inflation.
+
+        Settable, at any time; ValueError for what is no number of bytes.
+        """
         return self._protocol.max_websocket_size
 
     @max_websocket_size.setter
@@ -125,7 +128,7 @@ class Attributes(Connection):
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol that the opening handshake has agreed on."""
+        """The subprotocol that the opening handshake has agreed on; None for none."""
         agreement = self._protocol.agreement
         return self._subprotocol if agreement is None else agreement.subprotocol
 
@@ -168,7 +171,7 @@ class Attributes(Connection):
 
     @property
     def local_port(self) -> int | None:
-        """This side's port."""
+        """This side's port; None over a stream that has none."""
         return self._transport.local[1]
 
     @property
@@ -187,7 +190,7 @@ class Attributes(Connection):
 
     @property
     def remote_port(self) -> int | None:
-        """The peer's port."""
+        """The peer's port; None over a stream that has none."""
         return self._transport.remote[1]
 
     def statistics(self) -> TransactionStatistics:
@@ -214,14 +217,20 @@ class Attributes(Connection):
     # The opening handshake, in a server's on_request
 
     def with_compression(self, deflate: Deflate | None = None) -> None:
-        """Compress messages if the client offers permessage-deflate, whatever the server's own option says."""
+        """Compress messages if the client offers permessage-deflate, whatever the server's own option says.
+
+        Raises RuntimeError anywhere but in ``on_request``, and TypeError for what is no :class:`Deflate`.
+        """
         self._check_connecting()
         if not isinstance(deflate, (Deflate, type(None))):
             raise TypeError(f"with_compression() takes a Deflate, not {type(deflate).__name__}")
         self._deflate = Deflate() if deflate is None else deflate
 
     def with_protocols(self, *names: str) -> str | None:
-        """Choose the first of the subprotocols ``names`` that the client offers, and return it; None for none."""
+        """Choose the first of the subprotocols ``names`` that the client offers, and return it; None for none.
+
+        Raises RuntimeError anywhere but in ``on_request``.
+        """
         request = self._check_connecting()
         self._subprotocol = negotiate.choose_subprotocol(request, names)
         return self._subprotocol

@@ -50,7 +50,7 @@ def basic_authentication(users: Mapping[str, str] | CheckPassword, *, realm: str
 def bearer_authentication(check: CheckToken, *, realm: str = "WebSocket") -> Authenticate:
     """Let in who gives a bearer token for which ``check(token)`` gives a user: anything true. That is ``ws.user``.
 
-    ``check`` may be asynchronous. Others get 401.
+    ``check`` may be asynchronous. Others get 401. Raises TypeError and ValueError for what does not fit.
     """
     if not callable(check):
         raise TypeError(f"check is a function of the token, not {type(check).__name__}")

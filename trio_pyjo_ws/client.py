@@ -199,7 +199,8 @@ async def open_websocket(
 ) -> AsyncIterator[Transaction]:
     """A connection as of :func:`connect`, in a nursery of its own, for ``async with``.
 
-    Leaving the block closes the connection with 1000, as :meth:`Transaction.aclose` does. An exception of the block
+    Raises what :func:`connect` raises. Leaving the block closes the connection with 1000, as
+    :meth:`Transaction.aclose` does; cancelled, the socket is closed at once. An exception of the block
     comes out as it is; only where a callback has failed as well they come in an exception group, as a nursery's do.
     """
     failure: BaseException | None = None

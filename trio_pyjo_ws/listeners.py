@@ -72,7 +72,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         return await self._listener.accept()
 
     async def aclose(self) -> None:
-        """Close the socket and remove its file, unless that is another one's by now."""
+        """Close the socket and remove its file, unless that is another one's by now. A checkpoint."""
         with suppress(FileNotFoundError):
             if _identity(self.path) == self._identity:
                 self.path.unlink()

@@ -389,7 +389,8 @@ async def serve(
     ``options``: see :class:`~trio_pyjo_ws.ServerOptions`.
 
     A handler that returns closes its connection with 1000; one that raises closes it with 1011, and is logged. Runs
-    until :meth:`Server.aclose` or cancelled, which closes all sockets at once. Raises OSError where it cannot listen.
+    until :meth:`Server.aclose` or cancelled, which closes all sockets at once. Raises TypeError or ValueError for
+    arguments that do not fit, before it listens, and OSError where it cannot listen.
     """
     check_ssl_context(ssl_context, ssl.PROTOCOL_TLS_CLIENT)
     ServerSettings.of(options)
@@ -422,7 +423,10 @@ async def serve_listeners(
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServerOptions],
 ) -> None:
-    """:func:`serve` for listeners of one's own, which it closes in the end: Unix sockets, memory, whatever listens."""
+    """:func:`serve` for listeners of one's own, which it closes in the end: Unix sockets, memory, whatever listens.
+
+    Raises TypeError or ValueError for arguments that do not fit, and then the listeners stay open.
+    """
     settings = ServerSettings.of(options)
     _check_lists(subprotocols, origins)
     handler = _routed(handler)

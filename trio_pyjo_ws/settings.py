@@ -53,7 +53,10 @@ _OF_CLIENTS = (
 
 
 class Options(TypedDict, total=False):
-    """The options of ``open_memory_pair``, and of clients and servers among theirs."""
+    """The options of ``open_memory_pair`` and ``open_scripted_pair``, and of clients and servers among theirs.
+
+    Seconds are trio's, and None means never.
+    """
 
     compression: bool | Deflate
     max_websocket_size: int
@@ -72,7 +75,7 @@ class Options(TypedDict, total=False):
 
 
 class ClientOptions(Options, total=False):
-    """The options of ``connect``, ``open_websocket`` and ``reconnecting``."""
+    """The options of ``connect``, ``open_websocket`` and ``reconnecting``: those of :class:`Options`, and these."""
 
     additional_headers: HeadersLike
     subprotocols: Sequence[str]
@@ -87,7 +90,10 @@ class ClientOptions(Options, total=False):
 
 
 class ServerOptions(Options, total=False):
-    """The options of ``serve`` and ``serve_listeners``."""
+    """The options of ``serve`` and ``serve_listeners``: those of :class:`Options`, and these.
+
+    None means any number, or never. ``proxy_header`` is the header by which ``trusted_proxies`` name the client.
+    """
 
     max_connections: int | None
     max_connections_per_address: int | None

@@ -275,7 +275,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         """Queue what :meth:`send` would send, and return at once. It is written in the next turn of the scheduler.
 
         Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already, or
-        a message is being sent in pieces.
+        a message is being sent in pieces. Otherwise raises what :meth:`send` raises.
         """
         payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
         if self._protocol.state is State.OPEN and (
@@ -366,7 +366,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     async def drain(self) -> None:
         """Wait until everything queued so far has been handed to the kernel. A checkpoint.
 
-        Raises what :meth:`send` raises when the connection ends before that.
+        Raises what :meth:`send` raises when the connection ends before that. Cancelled, all is still written.
         """
         await trio.lowlevel.checkpoint()
         position = self._sent + self._queued()
@@ -377,8 +377,8 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         """Send a ping, wait for its pong, and return the seconds that it took.
 
         ``payload``: at most 125 bytes, not that of a ping that is still waiting; four random bytes where none is given.
-        Raises what :meth:`send` raises when the connection ends first. A checkpoint; cancelled, the ping may have been
-        sent, and its pong is ignored.
+        Raises TypeError or ValueError for any other payload, and what :meth:`send` raises when the connection ends
+        first. A checkpoint; cancelled, the ping may have been sent, and its pong is ignored.
         """
         await checkpoint_if_cancelled()
         if payload is None:
@@ -475,7 +475,9 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         decode raises ValueError in the channel's reader, and the connection goes on. ``type``: that of
         :meth:`receive_json`.
 
-        The channel's ``receive()`` is a checkpoint as :meth:`receive` is, and any number of tasks may wait in it.
+        ``max_buffer_size``: items that it holds, at least 1. Raises ValueError where that is less and for an event that
+        does not exist, and for ``type`` what :meth:`receive_json` raises. The channel's ``receive()`` is a checkpoint
+        as :meth:`receive` is, and any number of tasks may wait in it. Cancelling it loses no item.
         """
         if type is not None and event != "json":
             raise ValueError(f"type= is for the event 'json', not {event!r}")
@@ -495,6 +497,8 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         ``connection``, ``resume`` as ``callback(ws)``. A synchronous one runs where the event happens; an asynchronous
         one in a task of the nursery, one call after the other. An exception in it is never swallowed: it comes out
         where the event happens, or else in the nursery (on a server: it ends this connection with 1011).
+
+        Raises ValueError for an event that does not exist, as all of the methods about events do.
         """
         return self._subscribe(event, callback, once=False)
 
@@ -541,7 +545,10 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         return bool(self._emitter.subscriptions(event))
 
     def emit(self, event: str, /, *arguments: Any) -> Transaction:
-        """Call the callbacks and feed the channels of an event. An ``error`` that nobody subscribes to is raised."""
+        """Call the callbacks and feed the channels of an event, and return the transaction.
+
+        An ``error`` that nobody subscribes to is raised.
+        """
         self._emitter.subscriptions(event)
         found = self._emitter.emit(event, *arguments)
         self._emitter.deliver_soon()
@@ -552,7 +559,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         return self
 
     def resume(self) -> Transaction:
-        """Hand over what is queued, now, as far as the kernel takes it, and emit ``resume``."""
+        """Hand over what is queued, now, as far as the kernel takes it, emit ``resume``, and return the transaction."""
         self._flush_or_write()
         self._emitter.emit("resume")
         return self
@@ -568,7 +575,10 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         op: int,
         payload: Data,
     ) -> bytes:
-        """The bytes of a frame, masked where this side masks."""
+        """The bytes of a frame, masked where this side masks.
+
+        Raises TypeError or ValueError for a payload that is not bytes and an opcode that is not 0 to 15.
+        """
         return frames.build_frame(fin, rsv1, rsv2, rsv3, op, payload, masked=self.masked)
 
     @overload
@@ -585,7 +595,8 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     def build_message(self, *given: Any, **forms: Any) -> bytes:
         """The bytes of the frame that :meth:`send` would send.
 
-        A compressed message becomes part of what the peer decompresses: build it only to send it, and in order.
+        A compressed message becomes part of what the peer decompresses: build it only to send it, and in order. Raises
+        TypeError or ValueError where the arguments do not fit.
         """
         payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
         if callback is not None:

@@ -39,7 +39,8 @@ def open_memory_pair(
     They have been through the opening handshake for ``url`` with ``additional_headers`` and ``subprotocols``, and are
     open. Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
     ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
-    ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides.
+    ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides. Raises TypeError and ValueError for
+    arguments that do not fit. No checkpoint.
     """
     settings = Settings.of(options)
     client, server = _shake_hands(url, additional_headers, subprotocols, settings)

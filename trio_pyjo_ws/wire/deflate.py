@@ -91,7 +91,7 @@ class Deflate:
     which costs compression and saves memory on both sides. ``server_max_window_bits`` and ``client_max_window_bits``
     (8 to 15): the base-2 logarithm of that side's window. The others concern only how this side compresses, and the
     peer does not learn of them. ``level`` (-1 to 9) and ``memory_level`` (1 to 9) are zlib's own; messages of fewer
-    bytes than ``threshold`` go uncompressed.
+    bytes than ``threshold`` go uncompressed. Raises TypeError or ValueError for anything else.
     """
 
     server_no_context_takeover: bool = False

@@ -96,6 +96,7 @@ class Headers(CIMultiDictProxy[str]):
 class Request:
     """The client's opening request. ``target`` is as it stands on the wire: percent-encoded, with its query.
 
+    ``headers`` is a multidict: names in any case, ``getall`` for one that comes more than once.
     :class:`Headers` are taken as they are, any others are checked as :func:`build_headers` does.
     """
 
@@ -144,8 +145,9 @@ class Request:
 class Response:
     """The server's answer: ``Response(403, body=b"no")``, ``Response(403, {"X-Why": "closed"}, "Come back later")``.
 
-    A ``str`` as body becomes UTF-8, with a Content-Type of text/plain where none is given. What cannot be sent as it
-    stands raises ValueError.
+    ``status`` is 100 to 599, ``headers`` a mapping or pairs, ``reason`` the phrase behind the status (the usual one
+    where it is empty). A ``str`` as body becomes UTF-8, with a Content-Type of text/plain where none is given. What
+    cannot be sent as it stands raises TypeError or ValueError.
     """
 
     status: int
