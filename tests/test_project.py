@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
+import runpy
 import sys
 from importlib import resources
 from importlib.util import resolve_name
@@ -247,6 +248,19 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert {name for name in found if name.startswith("Transaction.")} == public
     modules = set(re.findall(r"^\.\. automodule:: trio_pyjo_ws\.(\S+)$", page, re.MULTILINE))
     assert {name for name in PATHS if name.startswith("wire.") and "._" not in name} <= modules
+
+
+def test_the_page_about_the_inside_shows_the_rooms_in_their_order() -> None:
+    page = (ROOT / "docs" / "inside.md").read_text("utf-8")
+    shown = ["" if name == "__init__" else name for name in re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)]
+    assert sorted(shown) == sorted(RANK)
+    ranks = [RANK[name] for name in shown if name != "adapters"]
+    assert ranks == sorted(ranks)
+
+
+def test_the_picture_of_the_states_is_current() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs" / "states.py"))
+    assert drawing["draw"]() == drawing["PICTURE"].read_text("utf-8"), "python docs/states.py draws it again"
 
 
 def test_readme_shows_the_examples_as_they_are() -> None:
