@@ -263,6 +263,12 @@ def test_the_picture_of_the_states_is_current() -> None:
     assert drawing["draw"]() == drawing["PICTURE"].read_text("utf-8"), "python docs/states.py draws it again"
 
 
+def test_contributing_names_every_session() -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    sessions = re.findall(r"^@nox.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(sessions)
+
+
 def test_readme_shows_the_examples_as_they_are() -> None:
     shown = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     examples = [path.read_text("utf-8") for path in sorted((ROOT / "docs" / "examples").glob("*.py"))]
