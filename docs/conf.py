@@ -26,12 +26,20 @@ suppress_warnings = ["ref.python"]
 
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 
 
+GIVEN = {
+    *("ClientOptions", "JsonCodec", "MemoryServer", "MessageStream", "Options", "Reconnecting", "Router", "Server"),
+    *("ServerOptions", "ServerStatistics", "Transaction", "TransactionStatistics", "UnixListener"),
+}
 SETTINGS = {"Options": Settings, "ClientOptions": ClientSettings, "ServerOptions": ServerSettings}
 
 
@@ -59,6 +67,12 @@ def list_options(_app: Sphinx, _what: str, name: str, _object: Any, _options: An
             ]
 
 
+def hide_constructors(_app: Sphinx, what: str, name: str, *_: Any) -> tuple[str, None] | None:
+    """Show no arguments of the classes that a user is given, and does not call."""
+    return ("", None) if what == "class" and name.rpartition(".")[2] in GIVEN else None
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    app.connect("autodoc-process-signature", hide_constructors)
     app.connect("autodoc-process-docstring", list_options)

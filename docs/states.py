@@ -40,7 +40,7 @@ ARROWS = {
         "M125 190 H245", ((185, 152, "the opening"), (185, 167, "handshake"), (185, 182, "succeeded"))
     ),
     (State.CONNECTING, Signal.REFUSED): Arrow(
-        "M80 208 C80 270 200 300 475 300", ((302, 270, "the opening handshake failed"),)
+        "M80 208 C80 270 200 300 475 300", ((270, 266, "the opening handshake failed"),)
     ),
     (State.CONNECTING, Signal.END): Arrow("M55 208 C55 410 775 410 775 208"),
     (State.OPEN, Signal.CLOSE_SENT): Arrow("M320 172 C340 120 390 95 475 95", ((400, 90, "Close sent"),)),

@@ -241,12 +241,12 @@ def test_ci_runs_the_readme_test_command() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference.md").read_text("utf-8")
-    found = set(re.findall(r"^\.\. auto(?!module)[a-z]+:: (\S+)$", page, re.MULTILINE))
+    found = set(re.findall(r"^\.\. auto(?!module)[a-z]+:: (\w[\w.]*)", page, re.MULTILINE))
     assert {*trio_pyjo_ws.__all__, *testing.__all__} <= {name.rpartition(".")[2] for name in found}
     of_instances = {"connection", "reverse_proxy"}
     public = {f"Transaction.{name}" for name in {*dir(Transaction), *of_instances} if name[0] != "_"}
     assert {name for name in found if name.startswith("Transaction.")} == public
-    modules = set(re.findall(r"^\.\. automodule:: trio_pyjo_ws\.(\S+)$", page, re.MULTILINE))
+    modules = set(re.findall(r"^\.\. automodule:: trio_pyjo_ws\.(\w[\w.]*)", page, re.MULTILINE))
     assert {name for name in PATHS if name.startswith("wire.") and "._" not in name} <= modules
 
 
