@@ -106,7 +106,10 @@ async def main(peer: Peer) -> None:
     server_context.load_cert_chain(setup["certificate"])
     client_context = ssl.create_default_context(cafile=setup["authority"])
     deflates = setup["deflate"]
-    tell({name: [await peer.serve(deflates[name], context) for context in (None, server_context)] for name in deflates})
+    ports = {}
+    for name, deflate in deflates.items():
+        ports[name] = [await peer.serve(deflate, context) for context in (None, server_context)]
+    tell(ports)
     while line := await asyncio.to_thread(sys.stdin.readline):
         job = json.loads(line)
         context = client_context if job["url"].startswith("wss") else None
