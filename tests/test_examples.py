@@ -98,6 +98,97 @@ drain True
 receive Hello World!
 finish Close(code=1000, reason='')
 """,
+    "back_pressure": """\
+waiting to be received: 100
+the server has stopped: True
+received: 20000
+""",
+    "cancelling": """\
+cancelled
+cancelled
+cancelled
+cancelled
+cancelled
+['message 0', 'message 1', 'message 2', 'message 3', 'message 4']
+aclose, cancelled: ended
+finish, cancelled: closing
+ended
+""",
+    "compressing": """\
+13000 bytes became less than a hundredth: True
+300 {"x":1}
+""",
+    "json_codec": """\
+{'fast': True}
+""",
+    "keepalive": """\
+an hour of silence: still open
+connection closed with 1006 (no pong came within 10 seconds)
+noticed within 30 seconds: True
+""",
+    "leaving": """\
+one
+two
+three
+the server closed: Close(code=1000, reason='')
+ConnectionClosed: connection closed with 1000
+this side closed: Close(code=4000, reason='')
+sent before, and read
+ClosedResourceError: this side has closed the connection
+""",
+    "leaving_the_loop": """\
+Hello!
+closed in order: Close(code=1000, reason='')
+Hello!
+still open: True
+closed in order: Close(code=1000, reason='')
+""",
+    "mistakes": """\
+await ws.send(42)
+    TypeError: a message is str or bytes; objects go as json=: not int
+await ws.send(json={1, 2})
+    TypeError: an object of type set is not JSON serializable
+await ws.finish(1006)
+    ValueError: a close code is 1000-1003, 1007-1014 or 3000-4999, not 1006
+await ws.finish(reason='enough')
+    ValueError: a close reason needs a code, and there is none with 'enough'
+receive() when this side has closed
+    ClosedResourceError: this side has closed the connection
+receive() when the peer has closed with 4000
+    ConnectionClosed: connection closed with 4000 (as you wish)
+send() when the peer has closed
+    ConnectionClosed: connection closed with 4000 (as you wish)
+two tasks in receive()
+    BusyResourceError: another task is receiving from this connection already
+open_websocket('http://...')
+    ValueError: URL has the scheme 'http', accepted are 'ws' and 'wss'
+open_websocket(url, max_queue=0)
+    ValueError: max_queue is at least 1, not 0
+nobody listens there
+    OSError: all attempts to connect to 127.0.0.1:1 failed
+""",
+    "shielding": """\
+Close(code=1001, reason='going home')
+""",
+    "slow_reader": """\
+both get it: 2
+the slow one does not: 1
+it is closed: 1
+it is gone: 1
+[1000, 1, 1, 1]
+1000
+connection closed with 1013 (too slow)
+""",
+    "werkzeug_routing": """\
+feed 42
+""",
+    "writing": """\
+full: 1816 bytes wait
+cancelled, and nothing of it is queued: True
+received 900 900
+written
+bytes that wait: 0
+""",
     "streaming": """\
 11 bytes of text
 True True
@@ -246,7 +337,17 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).paren
 
 def test_every_program_is_run_here() -> None:
     # The page: tests/cli/test_page.py. The service behind proxies: tests/interoperability/test_deployment.py.
-    assert set(PROGRAMS) == {"echo_client", "echo_server", "page", "processes", "service", "tls_server", *PRINTED}
+    # The client over TLS: tests/test_pages.py.
+    assert set(PROGRAMS) == {
+        "echo_client",
+        "echo_server",
+        "page",
+        "processes",
+        "service",
+        "tls_client",
+        "tls_server",
+        *PRINTED,
+    }
 
 
 @pytest.mark.parametrize("name", PRINTED)
