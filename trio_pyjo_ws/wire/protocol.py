@@ -610,9 +610,8 @@ class Protocol:
         queue(encode(head, payload, masking_key() if self.masked else None))
 
     def _queue(self, data: bytes) -> None:
-        if data:
-            self.outgoing.append(data)
-            self.outgoing_size += len(data)
+        self.outgoing.append(data)
+        self.outgoing_size += len(data)
 
     def _queue_other(self, data: bytes) -> None:
         """Queue what is not the end of a message."""
