@@ -794,3 +794,38 @@ async def test_a_message_is_relayed_as_it_arrives(deflate: Deflate | None, autoj
             nursery.start_soon(partial(source.send, binary=send_pieces(*parts)))
             assert b"".join(await pieces_of(target)) == b"".join(parts)  # type: ignore[arg-type]
         nursery.cancel_scope.cancel()
+
+
+async def leave_unbegun(ws: Transaction, peer: Peer, nursery: trio.Nursery, *messages: Any) -> None:
+    """Ask for ``messages`` in pieces, and be cancelled while a full channel of frames holds the first piece up."""
+    frames = ws.open_channel("frame", 1)
+    scope = trio.CancelScope()
+
+    async def receive() -> None:
+        with scope:
+            await pieces_of(ws)
+
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    peer.send(PING, *messages)
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    await wait_all_tasks_blocked()
+    assert scope.cancelled_caught
+    nursery.start_soon(receive_all, frames, [])
+
+
+@pytest.mark.parametrize("message", [["one"], [begin(b"on"), end(b"e")]], ids=["whole", "in fragments"])
+async def test_a_message_whose_reader_is_cancelled_before_it_begins_is_received_whole(
+    message: list[Any], autojump_clock: MockClock
+) -> None:
+    async with connected() as (ws, peer, nursery):
+        await leave_unbegun(ws, peer, nursery, *message, b"two", "three")
+        assert [await ws.receive() for _ in range(3)] == ["one", b"two", "three"]
+
+
+async def test_it_is_bounded_as_any_message_that_is_received_whole(autojump_clock: MockClock) -> None:
+    async with connected(max_websocket_size=10) as (ws, peer, nursery):
+        await leave_unbegun(ws, peer, nursery, begin(b"12345"), fragment(b"67890"), fragment(b"1"), end(b"2"))
+        with pytest.raises(ConnectionClosed, match="1009"):
+            await ws.receive()

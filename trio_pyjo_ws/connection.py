@@ -67,6 +67,7 @@ class Connection(KeepAlive):
         "_attended",
         "_bytes_received",
         "_channel_receivers",
+        "_claimed",
         "_close_deadline",
         "_closed_here",
         "_crash",
@@ -84,6 +85,7 @@ class Connection(KeepAlive):
         "_receiving",
         "_stream",
         "_streamed",
+        "_unclaimed",
         "_watched",
     )
 
@@ -118,6 +120,8 @@ class Connection(KeepAlive):
         self._discarding = False
         self._stream: MessageStream | None = None  # who receives a message in pieces
         self._streamed = False  # somebody has
+        self._claimed = False  # somebody has begun to, and its last piece has not come
+        self._unclaimed = bytearray()  # of a message whose reader was cancelled before he had begun
         # Closing
         self._closed_here = False
         self._close_deadline: Deadline | None = None
@@ -336,9 +340,26 @@ class Connection(KeepAlive):
                 self._deliver_piece(event)
 
     def _deliver_piece(self, piece: Piece) -> None:
-        """Pieces that nobody has asked for are the rest of a message whose reader has left."""
+        """A piece goes to who has asked for it. A message that he has left is read past; one not begun becomes whole.
+
+        That happens where he was cancelled while a full channel of frames held up its first piece.
+        """
         if self._stream is not None and self._stream._asked and not self._discarding:  # noqa: SLF001 - one engine
             self._stream._add(piece)  # noqa: SLF001 - in two modules
+            self._claimed = not piece.final
+        elif self._claimed or self._discarding:
+            self._claimed = not piece.final
+        else:
+            data = piece.data
+            self._unclaimed += data.encode() if isinstance(data, str) else data
+            whole, limit = self._unclaimed, self._protocol.max_websocket_size
+            if len(whole) > limit and self._protocol.state is State.OPEN:
+                self._unclaimed = bytearray()
+                self._claimed = not piece.final
+                self._protocol.fail(1009, f"a message of more than {limit} bytes")
+            elif piece.final:
+                self._unclaimed = bytearray()
+                self._deliver(whole.decode() if isinstance(data, str) else bytes(whole))
 
     def _deliver(self, message: str | bytes) -> None:
         """A message goes to every subscription that matches it; where there is none, it is kept for ``receive()``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import urllib.request
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
@@ -47,10 +46,11 @@ def proxy_of_environment(url: Url) -> Proxy | None:
 
     One for WebSockets comes before SOCKS, and that before one for HTTPS and HTTP (RFC 6455, section 4.1).
     """
-    proxies = urllib.request.getproxies()
+    request = import_module("urllib.request")  # here: with http.client and email it is a seventh of the whole import
+    proxies = request.getproxies()
     for name in ("wss", "socks", "https", "all") if url.secure else ("ws", "socks", "https", "http", "all"):
         if proxies.get(name):
-            if urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
+            if request.proxy_bypass(f"{url.host}:{url.port}"):
                 return None
             proxy = Proxy.parse(proxies[name])
             # So a system's settings name a SOCKS proxy.

@@ -29,16 +29,12 @@ from .wire.protocol import State
 from .writer import CORK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from typing_extensions import Unpack
 
     from .forms import Binary, Compressing, Data, FrameFields, Sending, SentCallback, Text
-    from .housekeeper import Housekeeper
-    from .settings import Settings
-    from .transport import Transport
     from .wire.fragments import Fragmenter
-    from .wire.protocol import Protocol
 
 __all__ = ["Transaction"]
 
@@ -74,18 +70,7 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     One task at a time may receive; any number may send.
     """
 
-    __slots__ = ("_callbacks_running",)
-
-    def __init__(
-        self,
-        protocol: Protocol,
-        transport: Transport,
-        housekeeper: Housekeeper,
-        settings: Settings,
-        crash: Callable[[Exception], None] | None = None,
-    ) -> None:
-        super().__init__(protocol, transport, housekeeper, settings, crash)
-        self._callbacks_running: list[Coroutine[Any, Any, object]] = []
+    __slots__ = ()
 
     # Receiving
 

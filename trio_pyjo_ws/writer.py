@@ -8,7 +8,7 @@ byte leaves, and what has left is never forgotten, so no cancellation can tear i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint_if_cancelled
@@ -16,7 +16,7 @@ from trio.lowlevel import ParkingLot, checkpoint_if_cancelled
 from .wire.protocol import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from .events import Emitter
     from .housekeeper import Housekeeper
@@ -33,6 +33,7 @@ class Writer:
     """The writing half of a :class:`~trio_pyjo_ws.connection.Connection`, which says what happens when it fails."""
 
     __slots__ = (  # Beyond thirty attributes a dictionary takes 1.1 KiB more: a tenth of an idle connection.
+        "_callbacks_running",
         "_corked",
         "_drain_callbacks",
         "_emitter",
@@ -84,6 +85,7 @@ class Writer:
         self._fragmenting = False  # A message is being sent in fragments, and no other may come between them.
         self._write_watched = False
         self._drain_callbacks: list[tuple[int, Callable[[], None]]] = []
+        self._callbacks_running: list[Coroutine[Any, Any, object]] = []  # the asynchronous ones of these
 
     def _flush(self) -> bool:
         """Hand over what can be without waiting; return whether that was all."""
