@@ -81,7 +81,9 @@ async def test_as_json(pipes: Pipes, start_server: StartServer) -> None:
     assert 0 < report["latency"]["p50"] <= report["latency"]["p99.9"] <= report["latency"]["max"]
 
 
-async def test_latency_counts_from_when_a_message_was_due(pipes: Pipes, start_server: StartServer) -> None:
+async def test_latency_counts_from_when_a_message_was_due(
+    pipes: Pipes, start_server: StartServer, autojump_clock: trio.testing.MockClock
+) -> None:
     async def hesitate(ws: Transaction) -> None:
         message = await ws.receive()
         await trio.sleep(0.2)  # what is due meanwhile has waited for that, too

@@ -42,16 +42,18 @@ async def test_it_is_a_conversation(pipes: Pipes, start_server: StartServer, nur
     pipes.end_input()
 
 
-async def test_what_comes_late_is_waited_for(pipes: Pipes, start_server: StartServer) -> None:
+async def test_what_comes_late_is_waited_for(
+    pipes: Pipes, start_server: StartServer, autojump_clock: trio.testing.MockClock
+) -> None:
     async def talk(ws: Transaction) -> None:
         for number in range(4):
-            await trio.sleep(0.1)  # each within the silence that is allowed, together beyond it
+            await trio.sleep(10)  # each within the silence that is allowed, together beyond it
             await ws.send(str(number))
         await trio.sleep_forever()
 
     server = await start_server(talk)
     pipes.end_input()
-    assert await pipes.run("connect", "--wait", "0.3", str(server.url)) == 0
+    assert await pipes.run("connect", "--wait", "30", str(server.url)) == 0
     assert pipes.read_rest() == "0\n1\n2\n3\n"
 
 

@@ -9,7 +9,6 @@ from collections import Counter, deque
 from contextlib import AsyncExitStack, nullcontext
 from itertools import accumulate
 from os import urandom
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -98,7 +97,7 @@ class _Load:
 
     async def run(self, connections: list[Transaction], duration: float, show: Callable[[float], object]) -> None:
         """Put the load on, for ``duration`` seconds or until a signal comes."""
-        start = perf_counter()
+        start = trio.current_time()
         with trio.move_on_after(duration) as self.scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(watch_signals, lambda _: self.scope.cancel())
@@ -111,20 +110,20 @@ class _Load:
                         nursery.start_soon(self._send, ws, due, first, self._interval)
                         nursery.start_soon(self._receive, ws, due)
                 while True:
-                    show(perf_counter() - start)
+                    show(trio.current_time() - start)
                     await trio.sleep(PROGRESS_INTERVAL)
-        self.elapsed = perf_counter() - start
+        self.elapsed = trio.current_time() - start
 
     async def _ask(self, ws: Transaction) -> None:
         while True:
-            asked = perf_counter()
+            asked = trio.current_time()
             self.sent += 1
             await ws.send(self._payload)
             self._take(await ws.receive(), asked)
 
     async def _send(self, ws: Transaction, due: deque[float], moment: float, interval: float) -> None:
         while True:
-            await trio.sleep(moment - perf_counter() if moment > perf_counter() else 0)
+            await trio.sleep_until(moment)
             due.append(moment)
             self.sent += 1
             await ws.send(self._payload)
@@ -138,7 +137,7 @@ class _Load:
     def _take(self, message: str | bytes, asked: float) -> None:
         if message != self._payload or math.isnan(asked):
             raise RuntimeError("the server does not send back what it gets, and nothing else")
-        self.latencies.add(perf_counter() - asked)
+        self.latencies.add(trio.current_time() - asked)
 
 
 async def run(arguments: argparse.Namespace) -> int:
