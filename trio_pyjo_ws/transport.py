@@ -178,9 +178,8 @@ class SocketTransport(Transport):
     async def _wait_send(self) -> None:
         if self._fd == -1:
             await _wait_closed()
-        with suppress(
-            trio.ClosedResourceError
-        ):  # closed, which the next call tells, or interrupt() woke this task, too
+        # It is closed, which the next call tells, or interrupt() has woken this task, too.
+        with suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_writable(self._fd)
 
     def interrupt(self) -> None:
