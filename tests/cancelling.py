@@ -11,8 +11,8 @@ import trio
 import trio.testing
 import trustme
 
+from trio_pyjo_ws._engine.transport import SocketTransport, StreamTransport
 from trio_pyjo_ws.testing import Faults, FaultyStream
-from trio_pyjo_ws.transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -115,8 +115,8 @@ def open_streams(kind: str, nursery: trio.Nursery, role: str) -> tuple[Any, Any]
 
 def is_closed(ws: Transaction) -> bool:
     """Whether the socket, or the stream, is closed."""
-    transport = ws._transport
+    transport = ws.__connection__.transport
     if isinstance(transport, SocketTransport):
-        return transport._fd == -1
+        return transport.fd == -1
     assert isinstance(transport, StreamTransport)
     return transport._closed

@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import ParkingLot
 
-from trio_pyjo_ws import Transaction
-from trio_pyjo_ws.housekeeper import Housekeeper
-from trio_pyjo_ws.settings import Settings
-from trio_pyjo_ws.transport import SocketTransport, StreamTransport, Transport
+from trio_pyjo_ws import Transaction, broadcasting, transaction
+from trio_pyjo_ws._engine import channels, connection, housekeeper, hub, reading, receiving, sending
+from trio_pyjo_ws._engine.housekeeper import Housekeeper
+from trio_pyjo_ws._engine.transport import SocketTransport, StreamTransport, Transport
+from trio_pyjo_ws.options import Settings
 from trio_pyjo_ws.wire.frames import Close, Frame, Opcode
 from trio_pyjo_ws.wire.protocol import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    import pytest
+
+CLOCKED = (broadcasting, channels, connection, housekeeper, hub, reading, receiving, sending, transaction)
+"""The modules that look at the clock of turns."""
 
 OTHER: dict[str, Any] = {"client": "server", "server": "client"}
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
+    """Have ``clock`` tell when a turn is over, in place of ``perf_counter()``."""
+    for module in CLOCKED:
+        monkeypatch.setattr(module, "perf_counter", clock)
 
 
 def control(opcode: int, payload: bytes = b"") -> Frame:
@@ -52,7 +64,7 @@ class Recorder(SocketTransport):
         return sent
 
     async def send_some(self, data: bytes | memoryview) -> int:
-        while self.limit == 0 and self._fd != -1:
+        while self.limit == 0 and self.fd != -1:
             await self.stalled.park()
         return await super().send_some(data)
 
@@ -69,6 +81,8 @@ class Peer:
         self.protocol = Protocol(OTHER[role], max_websocket_size=1 << 30)
         self.protocol.watch_frames = True
         self.gone = False
+        self.answering = True
+        """Whether it answers at all."""
 
     def send(self, *messages: str | bytes | Frame) -> None:
         """All in one piece."""
@@ -101,7 +115,9 @@ class Peer:
 
     def answer(self) -> None:
         """Send the pongs, and the Close, that are owed for what was read."""
-        self.sock.sendall(self.protocol.take())
+        answers = self.protocol.take()
+        if self.answering:
+            self.sock.sendall(answers)
 
     @property
     def close_code(self) -> int | None:
@@ -110,15 +126,24 @@ class Peer:
         return close.code if close else Close(1006).code if self.gone else None
 
 
-def start(nursery: trio.Nursery, transport: Transport, role: Any = "server", **options: Any) -> Transaction:
-    """A transaction over ``transport`` that has no opening handshake behind it, and lives in ``nursery``."""
+def start(
+    nursery: trio.Nursery,
+    transport: Transport,
+    role: Any = "server",
+    crash: Callable[[Exception], None] | None = None,
+    **options: Any,
+) -> Transaction:
+    """A transaction over ``transport`` that has no opening handshake behind it, and lives in ``nursery``.
+
+    ``crash`` is told of the exceptions of callbacks, in place of the nursery.
+    """
     settings = Settings.of(options)
-    housekeeper = Housekeeper(nursery)
+    keeper = Housekeeper(nursery)
     protocol = Protocol(role, max_websocket_size=settings.max_websocket_size)
-    ws = Transaction(protocol, transport, housekeeper, settings)
-    housekeeper.retire()
-    nursery.start_soon(housekeeper.run, name="housekeeper")
-    ws._start()
+    ws = Transaction(protocol, transport, keeper, settings, crash)
+    keeper.retire()
+    nursery.start_soon(keeper.run, name="housekeeper")
+    ws.__connection__.start()
     return ws
 
 
@@ -140,14 +165,14 @@ async def connected(role: str = "server", **options: Any) -> AsyncIterator[tuple
 
 
 def writes(ws: Transaction) -> list[int]:
-    assert isinstance(ws._transport, Recorder)
-    return ws._transport.writes
+    assert isinstance(ws.__connection__.transport, Recorder)
+    return ws.__connection__.transport.writes
 
 
 def limit_writes(ws: Transaction, limit: int | None) -> None:
-    assert isinstance(ws._transport, Recorder)
-    ws._transport.limit = limit
-    ws._transport.stalled.unpark_all()
+    assert isinstance(ws.__connection__.transport, Recorder)
+    ws.__connection__.transport.limit = limit
+    ws.__connection__.transport.stalled.unpark_all()
 
 
 def stream_connection(

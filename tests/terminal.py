@@ -76,8 +76,9 @@ class Terminal:
             text=True,
         )
         assert self._server.stdout is not None
-        announced = self._server.stdout.readline()
-        assert announced == self._here(output or f"listening on ws://127.0.0.1:{self._shown_port}/\n")
+        expected = self._here(output or f"listening on ws://127.0.0.1:{self._shown_port}/\n")
+        announced = "".join(self._server.stdout.readline() for _ in expected.splitlines())
+        assert announced == expected
 
     def _run(self, command: str, output: str | None) -> None:
         done = subprocess.run(  # noqa: S603 - ours

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import orjson
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_pyjo_ws import ConnectionClosed, Deflate, Transaction, broadcast, broadcast_nowait
+from trio_pyjo_ws import ConnectionClosed, Deflate, Transaction, broadcast, broadcast_nowait, broadcasting
 from trio_pyjo_ws.testing import open_memory_pair
 
 from .peer import connected, limit_writes, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
 
+    from trio_pyjo_ws.wire.protocol import Protocol
+
 ALONE = Deflate(server_no_context_takeover=True, threshold=0)
 TOGETHER = Deflate(threshold=0)
+
+
+class Order(msgspec.Struct):
+    article: str
 
 
 @pytest.mark.parametrize("message", ["text", b"bytes", bytearray(b"array"), memoryview(b"view")])
@@ -33,6 +42,85 @@ async def test_all_that_are_open_get_the_message(
         assert await client.receive() == (message if isinstance(message, str) else bytes(message))
     with pytest.raises(trio.ClosedResourceError):
         await pairs[0][0].receive()
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("form", "received"),
+    [
+        ({"text": "a"}, "a"),
+        ({"binary": memoryview(b"a")}, b"a"),
+        ({"json": {"a": [1, None]}}, '{"a":[1,null]}'),
+        ({"json": Order("lamp")}, '{"article":"lamp"}'),
+    ],
+)
+async def test_the_form_of_the_message_may_be_said(
+    form: dict[str, Any], received: str | bytes, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    client, server = open_memory_pair(nursery)
+    assert await broadcast([server], **form) == broadcast_nowait([server], **form) == 1
+    assert await client.receive() == await client.receive() == received
+    nursery.cancel_scope.cancel()
+
+
+async def test_json_is_encoded_by_the_codec_of_the_first(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    client, server = open_memory_pair(nursery, json=orjson)
+    assert await broadcast([server], json={"when": date(2030, 1, 2)}) == 1
+    assert await client.receive() == '{"when":"2030-01-02"}'
+    assert await broadcast([], json={"a": 1}) == 0
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("compress", "compressed"), [(None, [False, False, True]), (False, [False] * 3), (True, [False, True, True])]
+)
+async def test_compress_decides_for_those_that_have_agreed_on_it(
+    compress: bool | None, compressed: list[bool], nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    # The threshold of the second keeps what is short uncompressed, unless the caller says otherwise.
+    kinds = [False, Deflate(server_no_context_takeover=True), ALONE]
+    pairs = [open_memory_pair(nursery, compression=kind) for kind in kinds]
+    frames = [client.open_channel("frame") for client, _ in pairs]
+    more = {} if compress is None else {"compress": compress}
+    assert await broadcast([server for _, server in pairs], "a" * 20, **more) == 3
+    assert [(await channel.receive()).rsv1 for channel in frames] == compressed
+    assert [await client.receive() for client, _ in pairs] == ["a" * 20] * 3
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("compress", "kinds", "frames"),
+    [(False, [False, ALONE, TOGETHER], 1), (True, [False, ALONE, ALONE], 2), (True, [TOGETHER, TOGETHER], 2)],
+)
+async def test_what_is_alike_is_encoded_once_whatever_compress_says(
+    compress: bool,
+    kinds: list[Any],
+    frames: int,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = [open_memory_pair(nursery, compression=kind) for kind in kinds]
+    encoded: list[bytes] = []
+
+    def encode_and_count(self: Any, protocol: Protocol) -> bytes:
+        encoded.append(encode(self, protocol))
+        return encoded[-1]
+
+    encode = broadcasting._Broadcast._encode
+    monkeypatch.setattr(broadcasting._Broadcast, "_encode", encode_and_count)
+    assert await broadcast([server for _, server in pairs], "again", compress=compress) == len(pairs)
+    assert len(encoded) == frames
+    assert [await client.receive() for client, _ in pairs] == ["again"] * len(pairs)
+    nursery.cancel_scope.cancel()
+
+
+async def test_each_client_masks_for_itself_whatever_compress_says(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pairs = [open_memory_pair(nursery, compression=ALONE) for _ in range(2)]
+    assert await broadcast([client for client, _ in pairs], "a", compress=True) == 2
+    assert [await server.receive() for _, server in pairs] == ["a"] * 2
     nursery.cancel_scope.cancel()
 
 
@@ -57,15 +145,12 @@ async def test_what_is_alike_is_encoded_once(
     pairs = [open_memory_pair(nursery, compression=one or False) for one in compression]
     encoded: list[bytes] = []
 
-    def counting(encode: Callable[[str], bytes]) -> Callable[[str], bytes]:
-        def encode_and_count(message: str) -> bytes:
-            encoded.append(encode(message))
-            return encoded[-1]
+    def encode_and_count(self: Any, protocol: Protocol) -> bytes:
+        encoded.append(encode(self, protocol))
+        return encoded[-1]
 
-        return encode_and_count
-
-    for _, server in pairs:
-        monkeypatch.setattr(server._protocol, "encode_message", counting(server._protocol.encode_message))
+    encode = broadcasting._Broadcast._encode
+    monkeypatch.setattr(broadcasting._Broadcast, "_encode", encode_and_count)
     assert await broadcast([server for _, server in pairs], "again and again") == len(pairs)
     assert len(encoded) == frames
     assert [await client.receive() for client, _ in pairs] == ["again and again"] * len(pairs)
@@ -79,6 +164,7 @@ async def test_what_is_alike_is_encoded_once(
 async def test_each_recipient_costs_one_write(autojump_clock: MockClock) -> None:
     async with connected() as (one, _, _), connected() as (two, _, _):
         assert await broadcast([one, two], "Hello") == 2
+        await wait_all_tasks_blocked()
         assert writes(one) == writes(two) == [7]
 
 
@@ -87,7 +173,7 @@ async def test_broadcasts_of_one_turn_go_together(autojump_clock: MockClock) -> 
         for _ in range(5):
             assert broadcast_nowait([ws], "Hello") == 1
         await wait_all_tasks_blocked()
-        assert writes(ws) == [7, 28]
+        assert writes(ws) == [35]
         assert peer.read_messages() == [b"Hello"] * 5
 
 
@@ -181,7 +267,7 @@ async def test_the_slow_that_begin_to_close_are_not_written_to(autojump_clock: M
 
         nursery.start_soon(send)
         await wait_all_tasks_blocked()
-        slow._close_soon(1001)
+        slow.__connection__.close_soon(1001)
         limit_writes(slow, None)
         await wait_all_tasks_blocked()
         assert counts == [0]
@@ -213,7 +299,50 @@ async def test_mistakes_of_the_caller_raise_before_anything_is_written(
 
 async def test_without_waiting_the_slow_cannot_be_waited_for() -> None:
     with pytest.raises(ValueError, match="'drop-message', 'close', not 'wait'"):
-        broadcast_nowait([], "a", slow="wait")  # type: ignore[arg-type]
+        broadcast_nowait([], "a", slow="wait")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({}, "got nothing"),
+        ({"text": b"a"}, "text= must be str, not bytes"),
+        ({"binary": "a"}, "binary= must be bytes"),
+        ({"text": "a", "json": 1}, "got text= and json="),
+        ({"json": object()}, "not JSON serializable"),
+        ({"text": "a", "compress": 1}, "compress= must be True or False, not 1"),
+        ({"frame": [1, 0, 0, 0, 9, b"a"]}, r"broadcast\(\) takes a message, text=, .* and code=, not frame="),
+        ({"text": "a", "cb": print}, r"broadcast\(\) takes .*, not cb="),
+        ({"message": print, "text": "a"}, r"broadcast\(\) takes .*, not a callback"),
+    ],
+)
+async def test_what_is_not_one_message_raises_before_anything_is_written(
+    arguments: dict[str, Any], match: str, autojump_clock: MockClock
+) -> None:
+    async with connected() as (ws, _, _):
+        with pytest.raises(TypeError, match=match):
+            await broadcast([ws], **arguments)
+        with pytest.raises(TypeError, match=match):
+            broadcast_nowait([ws], **arguments)
+        assert writes(ws) == []
+
+
+async def test_a_message_in_pieces_is_not_for_many(autojump_clock: MockClock) -> None:
+    async def pieces() -> AsyncIterator[str]:
+        yield "a"
+
+    async with connected() as (ws, _, _):
+        with pytest.raises(TypeError, match="takes a message in pieces"):
+            await broadcast([ws], text=pieces())  # type: ignore[call-overload]
+
+
+async def test_one_transaction_is_not_many(autojump_clock: MockClock) -> None:
+    async with connected() as (ws, _, _):
+        for given in (ws, "Hello"):
+            with pytest.raises(
+                TypeError, match=r"must be an iterable of them, as in broadcast\(\[ws\], message\), not "
+            ):
+                await broadcast(given, "Hello")  # type: ignore[call-overload]
 
 
 async def test_a_broadcast_checks_for_cancellation_and_lets_others_run(
@@ -227,6 +356,9 @@ async def test_a_broadcast_checks_for_cancellation_and_lets_others_run(
         monkeypatch.setattr("trio_pyjo_ws.broadcasting.TURN", -1)
         with trio.CancelScope() as scope:
             ws.once("drain", lambda _: scope.cancel())
-            await broadcast([ws, ws], "Hello")
+            await broadcast([ws] * 10, "Hello")
         assert scope.cancelled_caught
-        assert peer.read_messages() == [b"Hello"]
+        await wait_all_tasks_blocked()
+        got = peer.read_messages()
+        assert got == [b"Hello"] * len(got)
+        assert 1 <= len(got) < 10

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import runpy
 import signal
 import socket
 import ssl
@@ -11,6 +13,8 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,6 +22,10 @@ import trustme
 
 import trio_pyjo_ws
 from trio_pyjo_ws import Close, Transaction, open_websocket
+from trio_pyjo_ws.testing import serve_memory
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -33,13 +41,21 @@ Hello, the robot!
 you are 203.0.113.7
 """,
     "limits": """\
-expected status 101, found 429 Too Many Requests
+ws://127.0.0.1:PORT/: expected status 101, found 429 Too Many Requests
 connection closed with 1008 (more than 10 messages a second)
+""",
+    "rooms": """\
+['anna']
+['anna', 'bert']
+Hello, Bert!
+Hello, Bert!
+Are you there?
+Are you there?
 """,
     "routing": """\
 this is the chat
 this is the feed of café
-expected status 101, found 404 Not Found
+ws://127.0.0.1:PORT/nowhere: expected status 101, found 404 Not Found
 /health HTTP/1.1 200 OK
 / HTTP/1.1 200 OK
 /chat HTTP/1.1 426 Upgrade Required
@@ -132,12 +148,14 @@ two
 three
 the server closed: Close(code=1000, reason='')
 ConnectionClosed: connection closed with 1000
-this side closed: Close(code=4000, reason='')
+this side closed: Close(code=4000, reason='enough')
 sent before, and read
+sent before the server knows, and read
 ClosedResourceError: this side has closed the connection
 """,
     "leaving_the_loop": """\
 Hello!
+still open: True
 closed in order: Close(code=1000, reason='')
 Hello!
 still open: True
@@ -145,13 +163,13 @@ closed in order: Close(code=1000, reason='')
 """,
     "mistakes": """\
 await ws.send(42)
-    TypeError: a message is str or bytes; objects go as json=: not int
+    TypeError: a message must be str or bytes (objects go as json=), not int
 await ws.send(json={1, 2})
     TypeError: an object of type set is not JSON serializable
 await ws.finish(1006)
-    ValueError: a close code is 1000-1003, 1007-1014 or 3000-4999, not 1006
+    ValueError: a close code must be 1000-1003, 1007-1014 or 3000-4999, not 1006
 await ws.finish(reason='enough')
-    ValueError: a close reason needs a code, and there is none with 'enough'
+    ValueError: a close reason requires a close code, but 'enough' has none
 receive() when this side has closed
     ClosedResourceError: this side has closed the connection
 receive() when the peer has closed with 4000
@@ -161,9 +179,9 @@ send() when the peer has closed
 two tasks in receive()
     BusyResourceError: another task is receiving from this connection already
 open_websocket('http://...')
-    ValueError: URL has the scheme 'http', accepted are 'ws' and 'wss'
+    ValueError: unsupported URL scheme 'http' (expected 'ws' or 'wss')
 open_websocket(url, max_queue=0)
-    ValueError: max_queue is at least 1, not 0
+    ValueError: max_queue must be at least 1, not 0
 nobody listens there
     OSError: all attempts to connect to 127.0.0.1:1 failed
 """,
@@ -182,12 +200,23 @@ connection closed with 1013 (too slow)
     "werkzeug_routing": """\
 feed 42
 """,
+    "threads": """\
+ to another thread: call this by trio.from_thread.run_sync()
+from a thread and again
+""",
     "writing": """\
 full: 1816 bytes wait
 cancelled, and nothing of it is queued: True
-received 900 900
 written
+received 900 900
 bytes that wait: 0
+""",
+    "pieces": """\
+1 32768 and more
+0 32768 and more
+0 14464 and more
+0 0 the last
+40000 characters
 """,
     "streaming": """\
 11 bytes of text
@@ -196,6 +225,8 @@ True True
     "typed": """\
 Order(article='lamp', count=2)
 {'refused': 'Expected `int`, got `str` - at `$.count`'}
+Order(article='chair', count=1)
+Order(article='desk', count=1)
 """,
     "observing": """\
 True True True
@@ -244,7 +275,7 @@ Left: b''
 None Frame(fin=True, rsv1=False, rsv2=False, rsv3=False, opcode=<Opcode.TEXT: 1>, payload=b'Hello')
 """,
     "handshake": """\
-101 chat.v2 True
+101 chat/2.0 chat.v2 True
 127.0.0.1 True
 Ada speaks chat.v2
 Close(code=1000, reason='')
@@ -271,7 +302,7 @@ client: Close(code=1005, reason='')
 server: end, Close(code=1005, reason='')
 client: Close(code=1000, reason='')
 server: end, Close(code=1000, reason='')
-client: Close(code=1003, reason='')
+client: Close(code=1003, reason='Cannot accept data!')
 server: error, Close(code=1003, reason='Cannot accept data!')
 client: error, Close(code=1009, reason='a message of more than 1024 bytes')
 server: error, Close(code=1009, reason='a message of more than 1024 bytes')
@@ -337,17 +368,39 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).paren
 
 def test_every_program_is_run_here() -> None:
     # The page: tests/cli/test_page.py. The service behind proxies: tests/interoperability/test_deployment.py.
-    # The client over TLS: tests/test_pages.py.
+    # The client over TLS: tests/test_pages.py. Under ASGI hosts: tests/interoperability/test_asgi_hosts.py.
     assert set(PROGRAMS) == {
+        "asgi_app",
+        "asgi_rooms",
+        "chat",
         "echo_client",
+        "echo_events",
         "echo_server",
+        "first_server",
         "page",
         "processes",
+        "quart_app",
         "service",
         "tls_client",
         "tls_server",
         *PRINTED,
     }
+
+
+async def test_the_first_server_echoes(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a fixed port, so what it would run is looked at, and its handler runs in memory."""
+    ran: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(trio, "run", lambda *arguments: ran.extend(arguments))
+        runpy.run_path(str(EXAMPLES / "first_server.py"), run_name="__main__")
+    run, handler, port = ran
+    assert (run, port) == (trio_pyjo_ws.serve, 8080)
+    server = await nursery.start(serve_memory, handler)
+    ws = await server.connect(nursery)
+    await ws.send("Hello World!")
+    assert await ws.receive() == "Hello World!"
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -356,7 +409,7 @@ def test_a_program_prints_what_it_shows(name: str) -> None:
         command(name), capture_output=True, encoding="utf-8", env=ENVIRONMENT, timeout=60, check=False
     )
     assert done.stderr == ""
-    assert done.stdout == PRINTED[name]
+    assert re.sub(r"127\.0\.0\.1:\d{4,}", "127.0.0.1:PORT", done.stdout) == PRINTED[name]
     assert done.returncode == 0
 
 
@@ -387,9 +440,12 @@ def url_in(line: str) -> str:
     return found[1]
 
 
+@pytest.mark.parametrize("name", ["echo_server", "echo_events"])
 @pytest.mark.parametrize("options", [(), ("--compress",)])
-async def test_the_echo_programs_understand_each_other(options: tuple[str, ...], nursery: trio.Nursery) -> None:
-    server = await nursery.start(partial(start, "echo_server", "--port", "0", *options))
+async def test_the_echo_programs_understand_each_other(
+    name: str, options: tuple[str, ...], nursery: trio.Nursery
+) -> None:
+    server = await nursery.start(partial(start, name, "--port", "0", *options))
     url = url_in(await printed(server))
     with trio.fail_after(60):
         client = await trio.run_process(
@@ -401,12 +457,28 @@ async def test_the_echo_programs_understand_each_other(options: tuple[str, ...],
     server.terminate()
 
 
+async def test_the_chat_shows_a_newcomer_what_was_said(nursery: trio.Nursery) -> None:
+    server = await nursery.start(partial(start, "chat", "--port", "0"))
+    url = url_in(await printed(server))
+    shown = []
+    for name, typed in (("anna", b"Hello\n@bert secret\n"), ("cleo", b"Hi\n")):
+        with trio.fail_after(60):
+            client = await trio.run_process(
+                command("chat", name, url), stdin=typed, env=ENVIRONMENT, capture_stdout=True, capture_stderr=True
+            )
+        assert client.stderr == b""
+        shown.append(client.stdout.decode().splitlines())
+    assert shown == [["anna: Hello", "anna (privately): secret"], ["anna: Hello", "cleo: Hi"]]
+    server.terminate()
+
+
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a program without telling it")
 
 
 @POSIX
-async def test_the_echo_server_drains_at_sigterm(nursery: trio.Nursery) -> None:
-    server = await nursery.start(partial(start, "echo_server", "--port", "0"))
+@pytest.mark.parametrize("name", ["echo_server", "echo_events"])
+async def test_an_echo_server_drains_at_sigterm(name: str, nursery: trio.Nursery) -> None:
+    server = await nursery.start(partial(start, name, "--port", "0"))
     async with open_websocket(url_in(await printed(server))) as ws:
         await ws.send("here")
         assert await ws.receive() == "here"
@@ -414,7 +486,7 @@ async def test_the_echo_server_drains_at_sigterm(nursery: trio.Nursery) -> None:
         with trio.fail_after(60):
             assert [message async for message in ws] == []
             assert await server.wait() == 0
-        assert ws.close == Close(1001, "the server is shutting down")
+        assert ws.closed == Close(1001, "the server is shutting down")
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="this system has no SO_REUSEPORT")
@@ -424,14 +496,60 @@ async def test_several_processes_serve_one_port(nursery: trio.Nursery) -> None:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
         main = await nursery.start(partial(start, "processes", "--port", str(port), "--workers", "2"))
-        assert await printed(main, 2) == f"{port}\n{port}\n"
-        workers = set()
-        with trio.fail_after(60):
-            while len(workers) < 2:
+
+        async def workers() -> set[int]:
+            """Ask until two have answered."""
+            found: set[int] = set()
+            while len(found) < 2:
                 async with open_websocket(f"ws://127.0.0.1:{port}/") as ws:
-                    workers.add(await ws.receive())
+                    found.add(int(str(await ws.receive())))
+            return found
+
+        with trio.fail_after(60):
+            assert (await printed(main, 2)).replace("\n", "") == f"{port}{port}"
+            before = await workers()
+            killed = min(before)
+            os.kill(killed, signal.SIGKILL)  # One is started again, the other lives.
+            assert await printed(main) == f"{port}\n"
+            after = await workers()
+            assert after & before == before - {killed}
             main.terminate()
             assert await main.wait() == 0
+        for worker in after:
+            with pytest.raises(ProcessLookupError):
+                os.kill(worker, 0)
+
+
+class Runner:
+    """Stands for trio.run_process: a process that ends at once, or after a while."""
+
+    def __init__(self, *lifetimes: float) -> None:
+        self.lifetimes = list(lifetimes)
+        self.started: list[float] = []
+
+    async def __call__(self, *_: Any, **__: Any) -> Any:
+        self.started.append(trio.current_time())
+        if not self.lifetimes:
+            await trio.sleep_forever()
+        await trio.sleep(self.lifetimes.pop(0))
+        return SimpleNamespace(returncode=1)
+
+
+async def test_a_worker_that_keeps_ending_is_started_again_ever_later(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runner = Runner(*[0] * 10, 100, 0)
+    monkeypatch.setattr(trio, "run_process", runner)
+    program = runpy.run_path(str(EXAMPLES / "processes.py"))
+    nursery.start_soon(program["keep_working"], ["a worker"])
+    await trio.sleep(1000)
+    delays = [later - earlier for earlier, later in itertools.pairwise(runner.started)]
+    assert delays[:10] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10])
+    assert delays[10:] == pytest.approx([100.1, 0.2])  # It was well for a while.
+    assert capsys.readouterr().err.startswith("a worker ended with 1, another starts in 0.1 s\n")
 
 
 ACTIVATE = """
@@ -463,7 +581,7 @@ async def test_the_service_may_be_restarted_on_a_socket_that_systemd_holds(nurse
                     assert await ws.receive() == "here"
                     process.terminate()
                     assert [message async for message in ws] == []
-                    assert ws.close == Close(1001, "the server is shutting down")
+                    assert ws.closed == Close(1001, "the server is shutting down")
                 assert await process.wait() == 0
 
 
@@ -482,7 +600,7 @@ async def test_the_tls_server_renews_its_certificate_at_sighup(nursery: trio.Nur
 
     async def served() -> bytes:
         async with open_websocket(url, ssl_context=trusting) as ws:
-            found: bytes = ws._transport._tls.getpeercert(binary_form=True)  # type: ignore[attr-defined]
+            found: bytes = ws.__connection__.transport._tls.getpeercert(binary_form=True)  # type: ignore[attr-defined]
             return found
 
     first = issue()

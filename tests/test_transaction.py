@@ -12,15 +12,17 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_pyjo_ws import Close, ConnectionClosed, Frame, Opcode, RemoteProtocolError, Transaction, open_websocket, serve
-from trio_pyjo_ws.connection import GRACE, TURN
-from trio_pyjo_ws.housekeeper import Housekeeper
-from trio_pyjo_ws.settings import Settings
+from trio_pyjo_ws._engine.housekeeper import TURN, Housekeeper
+from trio_pyjo_ws._engine.reading import GRACE
+from trio_pyjo_ws._engine.tls import open_transport
+from trio_pyjo_ws.handshake.http1 import ClientHandshake, ServerHandshake
+from trio_pyjo_ws.options import Settings
 from trio_pyjo_ws.testing import open_memory_pair
-from trio_pyjo_ws.transport import open_transport
 from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.frames import build_frame
-from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake
 from trio_pyjo_ws.wire.protocol import Protocol
+
+from .peer import set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +122,6 @@ async def test_every_form_sends_its_frame(pair: Pair, nursery: trio.Nursery, aut
         ((print,), {}, TypeError),
         ((), {"json": {1}}, TypeError),
         ((), {"json": math.nan}, ValueError),
-        ((), {"json": "\ud800"}, ValueError),
         (("\ud800",), {}, ValueError),
         ((), {"text": "a\udfff"}, ValueError),
         ((), {"frame": [1, 0, 0, 0, 9]}, TypeError),
@@ -178,10 +179,11 @@ async def test_a_close_frame_begins_the_closing_handshake(
     for send in (client.send, client.send_nowait):
         with pytest.raises(trio.ClosedResourceError):
             await maybe(send("too late"))
+    assert await client.finish() == Close(4000, "bye")
+    assert server.closed == Close(4000, "bye")
+    assert await client.receive() == "unread"
     with pytest.raises(trio.ClosedResourceError):
         await client.receive()
-    assert await client.finish() == Close(4000)
-    assert server.close == Close(4000, "bye")
 
 
 async def test_a_close_frame_tells_its_callback_though_it_is_written_at_once(sockets: Pair, told: list[Any]) -> None:
@@ -192,15 +194,15 @@ async def test_a_close_frame_tells_its_callback_though_it_is_written_at_once(soc
         await server.receive()
 
 
-async def test_what_comes_after_a_close_frame_was_sent_is_discarded(
+async def test_what_comes_after_a_close_frame_was_sent_can_be_received(
     stalled: Pair, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     client, server = stalled
-    nursery.start_soon(server.send, "too late")
+    nursery.start_soon(server.send, "sent before its Close")
     client.send_nowait(frame=[1, 0, 0, 0, Opcode.CLOSE, b""])
     nursery.start_soon(server.finish)
     await trio.sleep(1)
-    assert client.statistics().messages_waiting == 0
+    assert await client.receive() == "sent before its Close"
     with pytest.raises(trio.ClosedResourceError):
         await client.receive()
 
@@ -296,7 +298,7 @@ async def test_callbacks_of_what_was_never_written_are_not_called(
 ) -> None:
     client, server = stalled
     client.send_nowait("a", cb=Sent(told))
-    server._end()
+    server.__connection__.end()
     await trio.sleep(1)
     assert client.is_finished
     assert told == []
@@ -357,7 +359,7 @@ async def test_drain_says_when_there_will_be_none(
 
 async def end_soon(ws: Transaction) -> None:
     await trio.sleep(GRACE / 2)  # before it begins to read
-    ws._end()
+    ws.__connection__.end()
 
 
 async def test_send_nowait_would_block_past_the_write_limit(
@@ -425,7 +427,7 @@ async def test_those_who_wait_to_send_wake_with_the_end(
         nursery.start_soon(send, message)
     await wait_all_tasks_blocked()
     assert client.statistics().tasks_waiting_send == 3
-    server._end()
+    server.__connection__.end()
     await wait_all_tasks_blocked()
     assert sorted(told) == ["b", "c", "d"]
 
@@ -482,8 +484,7 @@ async def test_replies_are_corked_while_messages_wait_and_none_is_late(
     sockets: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, server = sockets
-    for module in ("transaction", "connection"):
-        monkeypatch.setattr(f"trio_pyjo_ws.{module}.perf_counter", lambda: 0.0)  # All of it is one turn.
+    set_clock(monkeypatch, lambda: 0.0)  # All of it is one turn.
     for number in range(10):
         client.send_nowait(str(number))
     for number in range(10):
@@ -515,9 +516,8 @@ async def test_a_call_that_does_not_wait_yields_when_a_turn_is_over(
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    monkeypatch.setattr("trio_pyjo_ws.transaction.perf_counter", later)
-    monkeypatch.setattr("trio_pyjo_ws.connection.perf_counter", later)
-    server._housekeeper.turn_started = 0
+    set_clock(monkeypatch, later)
+    server.__connection__.housekeeper.turn_started = 0
     nursery.start_soon(neighbour)
     for number in range(100):
         if call == "send":
@@ -569,7 +569,7 @@ async def test_there_is_one_receiver_though_it_only_yields(
     for number in range(2):
         client.send_nowait(str(number))
     assert await server.receive() == "0"
-    server._housekeeper.turn_started = -math.inf  # its turn is over: the next call yields
+    server.__connection__.housekeeper.turn_started = -math.inf  # its turn is over: the next call yields
 
     async def receive() -> None:
         try:
@@ -658,20 +658,20 @@ async def test_the_end_is_told_as_the_peer_closed(
     await trio.sleep(1)
     assert await server.receive() == "before"
     reason = "" if code is None else "Grüße"
-    assert server.close == Close(seen, reason)
+    assert server.closed == Close(seen, reason)
     for _ in range(2):
         with pytest.raises(trio.EndOfChannel if (code, seen) in NORMAL else ConnectionClosed) as caught:
             await server.receive()
         assert str(seen) in str(caught.value)
     with pytest.raises(ConnectionClosed) as closed:
         await server.send("a")
-    assert closed.value.close == server.close
+    assert closed.value.close == server.closed
     with pytest.raises(ConnectionClosed):
         server.send_nowait("a")
     with pytest.raises(ConnectionClosed):
         await server.ping()
     await server.drain()  # nothing is queued
-    assert await server.finish() == server.close
+    assert await server.finish() == server.closed
     with pytest.raises(trio.ClosedResourceError):  # from now on it is this side that has closed
         await server.receive()
 
@@ -680,7 +680,7 @@ async def test_a_lost_connection_is_1006(pair: Pair, autojump_clock: MockClock) 
     client, server = pair
     await client.send("before")
     await trio.sleep(1)
-    client._end()
+    client.__connection__.end()
     assert await server.receive() == "before"
     with pytest.raises(ConnectionClosed) as caught:
         await server.receive()
@@ -730,12 +730,11 @@ async def test_a_receiver_wakes_when_this_side_closes(
 
 async def test_finish_returns_what_the_peer_answered(pair: Pair, autojump_clock: MockClock) -> None:
     client, server = pair
-    assert client.close is None
-    assert await client.finish(4000, "kaboom") == Close(4000)
-    assert client.close == Close(4000)
-    assert server.close == Close(4000, "kaboom")
+    assert client.closed is None
+    assert await client.finish(4000, "kaboom") == Close(4000, "kaboom")
+    assert client.closed == server.closed == Close(4000, "kaboom")
     assert client.is_finished
-    assert await client.finish(1000) == Close(4000)  # it is over already
+    assert await client.finish(1000) == Close(4000, "kaboom")  # it is over already
 
 
 @pytest.mark.parametrize(
@@ -772,7 +771,7 @@ async def test_a_cancelled_finish_goes_on_in_the_background(pair: Pair, autojump
         server.on("frame", lambda ws, frame: scope.cancel())
         await client.finish(4000)
     await trio.sleep(1)
-    assert client.close == server.close == Close(4000)
+    assert client.closed == server.closed == Close(4000)
 
 
 async def test_a_cancelled_aclose_closes_at_once(pair: Pair, autojump_clock: MockClock) -> None:
@@ -782,8 +781,8 @@ async def test_a_cancelled_aclose_closes_at_once(pair: Pair, autojump_clock: Moc
         await client.aclose()
     assert scope.cancelled_caught
     assert client.is_finished
-    assert client.close is not None
-    assert client.close.code == 1006
+    assert client.closed is not None
+    assert client.closed.code == 1006
     with pytest.raises(ConnectionClosed):
         await server.receive()
     await client.aclose()  # once more is no mistake
@@ -793,7 +792,7 @@ async def test_leaving_the_block_closes_with_1000(pair: Pair, autojump_clock: Mo
     client, server = pair
     async with client as ws:
         assert ws is client
-    assert client.close == server.close == Close(1000)
+    assert client.closed == server.closed == Close(1000)
 
 
 # Pings
@@ -963,14 +962,15 @@ async def test_a_payload_may_be_used_again_before_the_first_ping_has_returned(
         told.append(await client.ping(b"x"))
 
     nursery.start_soon(ping)
-    while not client._pings:
+    heartbeat = client.__connection__.heartbeat
+    while not heartbeat.pings:
         await trio.lowlevel.checkpoint()
-    client._answered(b"x")  # Its task has not run since.
-    second = client._send_ping(b"x")  # Another one's has.
-    assert client._pings == {b"x": second}
+    heartbeat.answered(b"x")  # Its task has not run since.
+    second = heartbeat.send(b"x")  # Another one's has.
+    assert heartbeat.pings == 1
     while not told:
         await trio.lowlevel.checkpoint()
-        assert client._pings.get(b"x") is second or second.answered.is_set()
+        assert heartbeat.pings == 1 or second.answered.is_set()
     await trio.sleep(1)
     assert second.latency is not None
 
@@ -1041,10 +1041,8 @@ async def test_the_attributes_of_an_open_pair(nursery: trio.Nursery, autojump_cl
         assert not ws.is_finished
         assert not ws.is_writing
         assert ws.protocol == "v1"
-        assert ws.error is ws.close is None
-        assert ws.req is not None
+        assert ws.error is ws.closed is None
         assert ws.req.target == "/chat?a=b"
-        assert ws.res is not None
         assert ws.res.status == 101
         assert ws.success is ws.res
         assert ws.handshake is not None
@@ -1062,7 +1060,10 @@ async def test_the_attributes_of_an_open_pair(nursery: trio.Nursery, autojump_cl
 async def test_without_a_handshake_there_is_no_request(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     ws = make(nursery, Protocol("client"))
     assert ws.established
-    assert ws.handshake is ws.req is ws.res is ws.success is ws.protocol is None
+    assert ws.handshake is ws.success is ws.protocol is None
+    for name in ("req", "res"):
+        with pytest.raises(RuntimeError, match=r"^the opening handshake has not come that far$"):
+            getattr(ws, name)
 
 
 def make(nursery: trio.Nursery, protocol: Protocol, stream: trio.abc.Stream | None = None) -> Transaction:
@@ -1132,7 +1133,7 @@ async def test_error_and_success_tell_how_it_ended(
 
 async def test_a_lost_connection_stays_an_error_after_aclose(pair: Pair, autojump_clock: MockClock) -> None:
     client, server = pair
-    client._end()
+    client.__connection__.end()
     await trio.sleep(1)
     assert isinstance(server.error, ConnectionClosed)
     await server.aclose()
@@ -1258,9 +1259,19 @@ async def test_max_websocket_size_may_be_changed(pair: Pair, autojump_clock: Moc
     assert caught.value.close.code == 1009
 
 
-@pytest.mark.parametrize("size", [-1, 1.5, "5", None, True])
-async def test_a_size_that_is_none_is_refused(pair: Pair, autojump_clock: MockClock, size: Any) -> None:
-    with pytest.raises(ValueError, match="a number of bytes, not") as caught:
+async def test_max_websocket_size_of_none_removes_the_bound(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    client, server = open_memory_pair(nursery, max_websocket_size=5)
+    server.max_websocket_size = None
+    await client.send(bytes(300_000))
+    assert await server.receive() == bytes(300_000)
+    _, by_option = open_memory_pair(nursery, max_websocket_size=None)
+    assert server.max_websocket_size == by_option.max_websocket_size
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "5", True])
+async def test_a_size_that_is_no_number_is_refused(pair: Pair, autojump_clock: MockClock, size: Any) -> None:
+    with pytest.raises(ValueError, match="a number of bytes or None, not") as caught:
         pair[0].max_websocket_size = size
     assert repr(size) in str(caught.value)
     assert pair[0].max_websocket_size == 262_144
@@ -1298,7 +1309,7 @@ async def test_statistics_and_repr_tell_the_state_and_no_secrets(
 
 async def test_repr_names_a_peer_without_a_port(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     ws, _ = open_memory_pair(nursery)
-    ws._transport.remote = ("/run/echo.sock", None)
+    ws.__connection__.transport.remote = ("/run/echo.sock", None)
     assert repr(ws) == f"<Transaction {ws.connection} open /run/echo.sock>"
 
 
@@ -1358,7 +1369,7 @@ async def test_a_message_is_built_compressed_where_that_was_agreed(
     built = client.build_message("a" * 1000)
     assert len(built) < 100
     assert built[0] == 0xC1
-    await client._transport.send_all(built)
+    await client.__connection__.transport.send_all(built)
     assert await server.receive() == "a" * 1000
 
 
@@ -1370,7 +1381,8 @@ def request(nursery: trio.Nursery, **options: Any) -> Transaction:
     protocol = Protocol("server", handshake=ServerHandshake())
     ws = make(nursery, protocol)
     handshake = ClientHandshake("ws://example.org/", **options)
-    assert ws.req is None
+    with pytest.raises(RuntimeError, match="has not come that far"):
+        _ = ws.req
     protocol.server_read(handshake.write())
     return ws
 
@@ -1379,17 +1391,18 @@ async def test_a_server_may_look_at_the_request_before_it_answers(
     nursery: trio.Nursery, autojump_clock: MockClock, told: list[Any]
 ) -> None:
     ws = request(nursery, headers={"X-Test": "yes"})
-    assert ws.req is not None
     assert ws.req.headers["X-Test"] == "yes"
     assert not ws.established
-    assert ws.res is ws.protocol is ws.error is None
+    assert ws.success is ws.protocol is ws.error is None
+    with pytest.raises(RuntimeError, match="has not come that far"):
+        _ = ws.res
     assert not ws.compressed
     with pytest.raises(ValueError, match="permessage-deflate"):
         ws.compressed = True
     ws.on("connection", told.append)
     assert told == []
-    ws._protocol.accept()
-    ws._start()
+    ws.__connection__.protocol.accept()
+    ws.__connection__.start()
     assert told == [ws]
 
 
@@ -1399,7 +1412,7 @@ async def test_with_protocols_chooses_the_first_that_is_offered(
     ws = request(nursery, subprotocols=["v1", "v2"])
     assert ws.with_protocols("v3") is ws.protocol is None
     assert ws.with_protocols("v3", "v2", "v1") == ws.protocol == "v2"
-    ws._protocol.accept(subprotocol=ws.protocol)
+    ws.__connection__.protocol.accept(subprotocol=ws.protocol)
     assert ws.protocol == "v2"
 
 
@@ -1407,11 +1420,11 @@ async def test_with_compression_takes_the_parameters_or_the_usual(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ws = request(nursery)
-    assert ws._deflate is None
+    assert ws._terms.deflate is None
     ws.with_compression()
-    assert ws._deflate == Deflate()
+    assert ws._terms.deflate == Deflate()
     ws.with_compression(deflate := Deflate())
-    assert ws._deflate is deflate
+    assert ws._terms.deflate is deflate
     with pytest.raises(TypeError, match="a Deflate, not bool"):
         ws.with_compression(True)  # type: ignore[arg-type]
 
@@ -1424,3 +1437,48 @@ async def test_both_come_too_late_once_it_is_open_and_too_early_before(
     for ws in (*pair, early):
         with pytest.raises(RuntimeError, match="on_request"):
             call(ws)
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ws: ws.send_nowait("a"),
+        lambda ws: ws.send_nowait(lambda _: None, "a"),
+        lambda ws: ws.receive_nowait(),
+        lambda ws: ws.open_channel("message"),
+        lambda ws: ws.on("message", print),
+        lambda ws: ws.once("message", print),
+        lambda ws: ws.catch(print),
+        lambda ws: ws.unsubscribe("message"),
+        lambda ws: ws.unsubscribe_all("message"),
+        lambda ws: ws.emit("message", "a"),
+        lambda ws: ws.resume(),
+        lambda ws: ws.build_message("a"),
+    ],
+)
+async def test_from_another_thread_a_call_raises_before_it_does_anything(
+    pair: Pair, call: Callable[[Transaction], object], told: list[Any]
+) -> None:
+    client, server = pair
+    client.on("resume", told.append)
+    await server.send("waits")
+    before = client.statistics()
+    with pytest.raises(RuntimeError, match=r"belongs to another thread.*from_thread"):
+        await trio.to_thread.run_sync(call, client)
+    assert client.statistics() == before
+    assert (client.subscribers("message"), told) == ([], [])
+    assert await client.receive() == "waits"
+
+
+async def test_from_another_thread_it_is_called_through_trio(pair: Pair) -> None:
+    client, server = pair
+
+    def work() -> None:
+        trio.from_thread.run_sync(client.send_nowait, "one")
+        trio.from_thread.run(client.send, "two")
+
+    await trio.to_thread.run_sync(work)
+    assert [await server.receive(), await server.receive()] == ["one", "two"]

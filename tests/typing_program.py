@@ -13,26 +13,38 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import orjson
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from typing_extensions import assert_type
 
 from trio_pyjo_ws import (
     Close,
+    Event,
+    EventChannel,
     Frame,
     Opcode,
+    Position,
     Reconnecting,
     Request,
     Response,
+    Room,
+    Rooms,
+    RoomsStatistics,
     Route,
     Routes,
     Server,
     ServerStatistics,
     Transaction,
     TransactionStatistics,
+    asgi,
     basic_authentication,
     bearer_authentication,
+    broadcast,
+    broadcast_nowait,
     connect,
     inherited_listeners,
     is_transient,
+    open_rooms,
     open_unix_listener,
     open_websocket,
     reconnecting,
@@ -44,6 +56,9 @@ from trio_pyjo_ws.testing import (
     FaultyStream,
     MemoryServer,
     ScriptedPeer,
+    ScriptedWebSocketFixture,
+    WebSocketPairFixture,
+    WebSocketServerFixture,
     open_memory_pair,
     open_scripted_pair,
     serve_memory,
@@ -56,11 +71,15 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trio_pyjo_ws import ClientOptions, Server, ServerOptions
+    from trio_pyjo_ws import AsgiOptions, ClientOptions, Server, ServerOptions
 
 
 class Order(msgspec.Struct):
     article: str
+
+
+class Cancel(msgspec.Struct):
+    number: int
 
 
 def sent(ws: Transaction) -> None: ...
@@ -111,12 +130,20 @@ async def accepted(ws: Transaction) -> None:
     await ws.send(text=words())
     await ws.send(sent, text=chunks(), compress=True)
     await ws.send(binary=chunks(), cb=sent)
+    await ws.send(text=["a", b"b"])
+    await ws.send(text=("a", "b"), compress=True)
+    await ws.send(binary=[b"a", memoryview(b"b")], cb=sent)
+    await ws.send(binary=(data for data in [b"a"]))
+    await ws.send(text=iter("abc"))
     async with ws.receive_stream() as message:
         assert_type(message.kind, Literal["text", "binary"])
         async for piece in message:
             assert_type(piece, "str | bytes")
         await ws.send(binary=message)
         await ws.send(text=message)
+
+
+async def accepted_at_once(ws: Transaction) -> None:
     assert_type(ws.send_nowait("a"), None)
     ws.send_nowait("a", cb=sent, compress=True)
     ws.send_nowait(sent, text="a", compress=False)
@@ -162,6 +189,19 @@ async def tested(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
     Faults(stall="for ever")  # type: ignore[call-arg]
 
 
+async def tested_by_fixtures(
+    websocket_pair: WebSocketPairFixture,
+    scripted_websocket: ScriptedWebSocketFixture,
+    websocket_server: WebSocketServerFixture,
+) -> None:
+    assert_type(websocket_pair(subprotocols=["chat"], max_queue=None), tuple[Transaction, Transaction])
+    assert_type(scripted_websocket("client", url="ws://test"), tuple[Transaction, ScriptedPeer])
+    assert_type(await websocket_server(sent_later, origins=["https://test"], idle_timeout=5), MemoryServer)
+    websocket_pair(compress=True)  # type: ignore[call-arg]
+    scripted_websocket("peer")  # type: ignore[arg-type]
+    await websocket_server(sent_later, max_connections="5")  # type: ignore[arg-type]
+
+
 def observed(server: Server) -> None:
     assert_type(server.statistics(), ServerStatistics)
     assert_type(server.statistics().compression_sent, tuple[int, int])
@@ -170,18 +210,40 @@ def observed(server: Server) -> None:
 async def accepted_as_json(ws: Transaction) -> None:
     assert_type(await ws.receive_json(type=Order), Order)
     assert_type(await ws.receive_json(type=list[Order]), list[Order])
-    assert_type(await ws.receive_json(type=Order | None), Any)
+    assert_type(await ws.receive_json(type=Order | Cancel), "Order | Cancel")
+    assert_type(await ws.receive_json(type=Order | None), "Order | None")
+    assert_type(await broadcast([ws], "a"), int)
+    await broadcast({ws}, b"a", slow="wait", compress=False)
+    await broadcast((ws,), text="a", code=1008)
+    await broadcast((ws,), binary=memoryview(b"a"), compress=True)
+    assert_type(broadcast_nowait([ws], json={"a": 1}, slow="close"), int)
+    broadcast_nowait([ws], text="a")
+    order: Order | Cancel = await ws.receive_json(type=Order | Cancel)
+    async for order in ws.iter_json(type=Order | Cancel):
+        assert_type(order, "Order | Cancel")
+    async for each in ws.iter_json(type=Order):
+        assert_type(each, Order)
+    assert_type(ws.iter_json(), "AsyncIterator[Any]")
     assert_type(await ws.receive_json(), Any)
-    assert_type(ws.open_channel("json", type=Order), "trio.MemoryReceiveChannel[Order]")
-    assert_type(ws.open_channel("json", 5, type=Order | None), "trio.MemoryReceiveChannel[Any]")
-    assert_type(ws.open_channel("text"), "trio.MemoryReceiveChannel[Any]")
+    assert_type(ws.open_channel("json", type=Order), EventChannel[Order])
+    assert_type(ws.open_channel("json", 5, type=Order | None), "EventChannel[Order | None]")
+    assert_type(ws.open_channel("json"), EventChannel[Any])
+    assert_type(ws.open_channel("text"), EventChannel[bytes])
+    assert_type(ws.open_channel("binary", 1), EventChannel[bytes])
+    assert_type(ws.open_channel("message"), "EventChannel[str | bytes]")
+    assert_type(ws.open_channel("frame"), EventChannel[Frame])
+    assert_type(ws.open_channel("finish"), EventChannel[Close])
+    assert_type(ws.open_channel("error"), EventChannel[Exception])
+    assert_type(ws.open_channel("drain"), EventChannel[Transaction])
+    async with ws.open_channel("finish") as ends:
+        assert_type((await ends.receive()).code, int)
     await ws.send(json=Order("lamp"))
     open_websocket("ws://localhost/", json=orjson)
     open_websocket("ws://localhost/", json=json)
 
 
 def on_request(ws: Transaction) -> Response | None:
-    return Response(200, body="fine") if ws.req is not None and ws.req.path == "/health" else None
+    return Response(200, body="fine") if ws.req.path == "/health" else None
 
 
 class Everything:
@@ -208,8 +270,10 @@ async def served(nursery: trio.Nursery, server: Server) -> None:
     for ws in server.connections:
         assert_type(ws.user, Any)
         assert_type(ws.remote_address, "str | None")
-        if ws.req is not None:
-            assert_type(ws.req.path_parameters, Mapping[str, Any])
+        assert_type(ws.req.path_parameters, Mapping[str, Any])
+        assert_type(ws.req.cookies, Mapping[str, str])
+        assert_type(ws.req.query_parameters["token"], str)
+        assert_type(ws.res, Response)
 
 
 async def refused_by_servers(server: Server) -> None:
@@ -219,7 +283,16 @@ async def refused_by_servers(server: Server) -> None:
     await serve(sent_later, 8080, proxy_header="Via")  # type: ignore[arg-type]
     await serve(sent_later, 8080, on_request=text)  # type: ignore[arg-type]
     await server.aclose("1001")  # type: ignore[arg-type]
-    basic_authentication(["ada"])  # type: ignore[arg-type]
+    basic_authentication(["ada"])  # type: ignore[call-overload]
+
+
+def hosted(limits: AsgiOptions) -> Starlette:
+    app = asgi(sent_later, on_request=on_request, subprotocols=["a"], origins=["https://a", None], **limits)
+    asgi(Everything(), ping_interval=20)  # type: ignore[call-arg]
+    asgi({"/chat": sent_later}, compression=True)  # type: ignore[call-arg]
+    assert_type(app.statistics(), ServerStatistics)
+    assert_type(app.connections, frozenset[Transaction])
+    return Starlette(routes=[Mount("/live", app=app)])
 
 
 async def refused(ws: Transaction) -> None:
@@ -233,16 +306,22 @@ async def refused(ws: Transaction) -> None:
     await ws.send(sent)  # type: ignore[call-overload]
     await ws.send(cb=sent)  # type: ignore[call-overload]
     await ws.send(sent, "a", cb=sent)  # type: ignore[call-overload]
-    await ws.send(sent, text="a", cb=sent)  # type: ignore[call-overload]
-    await ws.send(text=b"a")  # type: ignore[call-overload]
-    await ws.send(binary="a")  # type: ignore[call-overload]
+    await ws.send(text=b"a")  # type: ignore[arg-type]
+    await ws.send(binary="a")  # type: ignore[arg-type]
     await ws.send(text="a", binary=b"a")  # type: ignore[call-overload]
     await ws.send(json=1, frame=[])  # type: ignore[call-overload]
     await ws.send(frame=9)  # type: ignore[call-overload]
     await ws.send(binary=words())  # type: ignore[arg-type]
+    await ws.send(binary=["a"])  # type: ignore[list-item]
+    await ws.send(text=[1])  # type: ignore[list-item]
     await ws.send(words())  # type: ignore[call-overload]
     ws.send_nowait(text=words())  # type: ignore[call-overload]
     ws.open_channel("text", type=Order)  # type: ignore[call-overload]
+    await broadcast([ws], {"a": 1})  # type: ignore[call-overload]
+    await broadcast([ws], text=b"a")  # type: ignore[call-overload]
+    await broadcast([ws], text=words())  # type: ignore[call-overload]
+    await broadcast(ws, "a")  # type: ignore[call-overload]
+    broadcast_nowait([ws], "a", slow="wait")  # type: ignore[call-overload]
     await ws.receive_json(Order)  # type: ignore[call-overload]
     open_websocket("ws://localhost/", json=msgspec.json)  # type: ignore[arg-type]
     await ws.send(txt="a")  # type: ignore[call-overload]
@@ -289,13 +368,37 @@ async def client_accepted(
     async with open_websocket("ws://test", unix=path, user_agent="a") as ws:
         assert_type(ws, Transaction)
     options: ClientOptions = {"proxy": "socks5h://test", "unix": "/a"}
-    async for ws in reconnecting("ws://test", **options):
-        assert_type(ws, Transaction)
     waits = reconnecting("ws://test", proxy=True, initial_delay=1, max_delay=0.5, healthy_after=3, max_attempts=None)
     assert_type(waits, Reconnecting)
-    async with reconnecting("ws://test", is_transient=lambda exc: not is_transient(exc)) as connections:
+    async with reconnecting("ws://test", is_transient=lambda exc: not is_transient(exc), **options) as connections:
+        assert_type(connections, Reconnecting)
         async for ws in connections:
             assert_type(ws, Transaction)
+
+    async def open_stream() -> trio.SocketStream:
+        return stream
+
+    await connect(nursery, "ws://test", open_stream=open_stream)
+    async with open_websocket("ws://test", open_stream=lambda: stream) as ws:
+        assert_type(ws, Transaction)
+    reconnecting("ws://test", open_stream=open_stream)
+
+
+async def joined(ws: Transaction) -> None:
+    async with open_rooms("redis://test", history=10, keep=60, slow="drop-message", code=1008, lease=5) as rooms:
+        assert_type(rooms, Rooms)
+        async with rooms.join("a", ws, after=Position.parse("a"), who="a") as room:
+            assert_type(room, Room)
+            assert_type(await room.publish("a"), Position)
+            assert_type(await rooms.publish("a", b"a"), Position)
+            async for event in room.open_channel(5):
+                assert_type(event, Event)
+                assert_type(event.message, "str | bytes")
+        assert_type(await rooms.who("a"), set[str])
+        assert_type(rooms.statistics(), RoomsStatistics)
+        rooms.join("a", ws, after="a")  # type: ignore[arg-type]
+        await rooms.publish("a", 1)  # type: ignore[arg-type]
+    open_rooms(slow="wait")  # type: ignore[arg-type]
 
 
 async def client_refused(nursery: trio.Nursery, stream: trio.SocketStream) -> None:
@@ -304,4 +407,6 @@ async def client_refused(nursery: trio.Nursery, stream: trio.SocketStream) -> No
     await connect(nursery, "ws://test", unix=1)  # type: ignore[arg-type]
     await connect(nursery, "ws://test", additional_headers={"X": 1})  # type: ignore[arg-type]
     reconnecting("ws://test", stream=stream)  # type: ignore[call-arg]
+    reconnecting("ws://test", open_stream=stream)  # type: ignore[arg-type]
+    await reconnecting("ws://test").aclose()  # type: ignore[attr-defined]
     reconnecting("ws://test", is_transient=True)  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
-"""What can go wrong, as types.
+"""The exceptions.
 
 trio's own exceptions are used wherever trio has one: :class:`trio.EndOfChannel` after a normal close,
 :class:`trio.ClosedResourceError` when this side closed, :class:`trio.BusyResourceError` for two receivers at once,
 :class:`trio.WouldBlock` from the ``*_nowait`` calls and :class:`trio.TooSlowError` when opening takes too long.
-The types below are for what trio cannot know.
+The types below are for what trio does not cover. Their messages may quote the peer, and are safe to log and to print:
+see :func:`~trio_pyjo_ws.escaping.escape`. All of them can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -12,15 +13,28 @@ from typing import TYPE_CHECKING
 
 import trio
 
-if TYPE_CHECKING:
-    from .wire.frames import Close
-    from .wire.negotiate import Response
+from .escaping import escape
 
-__all__ = ["ConnectionClosed", "HandshakeError", "LocalProtocolError", "ProtocolError", "RemoteProtocolError"]
+if TYPE_CHECKING:
+    from .handshake.messages import Response
+    from .wire.frames import Close
+
+__all__ = [
+    "ConnectionClosed",
+    "HandshakeError",
+    "LocalProtocolError",
+    "Missed",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RoomsUnavailable",
+]
 
 
 class ProtocolError(Exception):
-    """A rule of RFC 6455 or RFC 7692 was broken; the subclass tells by which side."""
+    """A rule of RFC 6455 or RFC 7692 was broken; the subclass says by which side."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape(message))
 
 
 class LocalProtocolError(ProtocolError):
@@ -42,21 +56,39 @@ class RemoteProtocolError(ProtocolError):
 class HandshakeError(Exception):
     """The opening handshake failed (RFC 6455, section 4).
 
-    On the client ``response`` is what the server answered, or None where there was no complete answer. On the server
-    it is the response that tells the client what was wrong.
+    On the client ``response`` is what the server answered, or None if there was no complete answer. On the server it is
+    the response that tells the client what was wrong.
     """
 
     def __init__(self, message: str, response: Response | None = None) -> None:
-        super().__init__(message)
+        super().__init__(escape(message))
         self.response = response
 
 
 class ConnectionClosed(trio.BrokenResourceError):
-    """The connection ended other than by a normal close (1000, 1001 or no code at all).
+    """The connection ended other than by a normal close (1000, 1001 or no code, after a whole message).
 
-    ``close`` is the code and reason of the end: those that the peer sent, or 1006 when the connection was lost.
+    ``close`` is the code and reason of the end: those that the peer sent, or 1006 if the connection was lost. ``cut``
+    is True if the peer's Close came in the middle of a message, whatever its code.
     """
 
-    def __init__(self, close: Close) -> None:
-        super().__init__(f"connection closed with {close.code}{f' ({close.reason})' if close.reason else ''}")
+    def __init__(self, close: Close, cut: bool = False) -> None:
+        super().__init__(close)
         self.close = close
+        self.cut = cut
+
+    def __str__(self) -> str:
+        code, reason = self.close
+        where = " in the middle of a message" if self.cut else ""
+        return f"connection closed with {code}{f' ({escape(reason)})' if reason else ''}{where}"
+
+
+class Missed(LookupError):
+    """Messages of a room in between are no longer kept: whoever joins has to begin anew."""
+
+
+class RoomsUnavailable(trio.BrokenResourceError):
+    """The broker of the rooms did not do what was asked, or did not answer within 5 seconds.
+
+    Whether a message whose ``publish`` raises this was published is unknown, unless the text says so.
+    """

@@ -1,65 +1,62 @@
 """The transaction: one WebSocket connection, for one task or many, inside a nursery.
 
 This is the surface of the seed, ``Pyjo.Transaction.WebSocket``, and of what it inherits, in the shape of trio: a
-:class:`trio.abc.Channel` of messages, with memory channels and callbacks for its events. How it runs is in
-:mod:`~trio_pyjo_ws.connection`.
+:class:`trio.abc.Channel` of messages, with memory channels and callbacks for its events. It checks arguments and raises
+errors; the connection that it holds does the rest.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterable
-from secrets import token_bytes
+import itertools
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from .attributes import Attributes
-from .channels import receive_through
-from .connection import TURN
-from .events import CARRYING
-from .forms import Pieces, compose, compose_whole
-from .objects import UndecodedJson, decoder_of
-from .streaming import MessageStream
+from ._engine import frame_log
+from ._engine.connection import Connection
+from ._engine.housekeeper import TURN
+from ._engine.receiving import JsonMessages, MessageStream, finish, receive
+from ._engine.sending import ping, send, send_pieces, wait_sent
+from ._engine.writing import drain
+from .arguments import Compressing, Forms, FrameForm, Pieces, Sending, WholeForms, compose, compose_whole
+from .errors import ConnectionClosed
+from .escaping import escape
+from .handshake.negotiate import Terms, choose_subprotocol
+from .json_codec import UndecodedJson, decoder_of
+from .signatures import shows
+from .statistics import TransactionStatistics
 from .wire import frames
-from .wire.frames import Close, Frame, Opcode, check_close
-from .wire.protocol import State
-from .writer import CORK_SIZE
+from .wire.deflate import Deflate
+from .wire.frames import NORMAL_CODES, Close, Frame, Opcode, check_close, check_control_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
 
-    from typing_extensions import Unpack
+    from typing_extensions import TypeForm, Unpack
 
-    from .forms import Binary, Compressing, Data, FrameFields, Sending, SentCallback, Text
-    from .wire.fragments import Fragmenter
+    from ._engine.channels import EventChannel
+    from ._engine.housekeeper import Housekeeper
+    from ._engine.tls_info import TlsInfo
+    from ._engine.transport import Transport
+    from .arguments import Binary, Bit, Calling, Data, FrameFields, SentCallback, Text
+    from .handshake.messages import Request, Response
+    from .options import Settings
+    from .wire.protocol import Handshake, Protocol
 
 __all__ = ["Transaction"]
 
-MAX_CONTROL = 125
-"""Bytes of the payload of a ping, a pong or a Close (RFC 6455, section 5.5)."""
-
+F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
+
+_numbers = itertools.count(1)
 
 _MESSAGE_TYPES: frozenset[Any] = frozenset({str, bytes})
 
 
-def _control_payload(name: str, payload: bytes) -> bytes:
-    if not isinstance(payload, bytes):
-        raise TypeError(f"the payload of a {name} is bytes, not {type(payload).__name__}")
-    if len(payload) > MAX_CONTROL:
-        raise ValueError(f"the payload of a {name} has at most {MAX_CONTROL} bytes, not {len(payload)}")
-    return payload
-
-
-def _is_control(payload: object) -> bool:
-    """Whether it may go between the fragments of a message (RFC 6455, section 5.4)."""
-    return isinstance(payload, Frame) and payload.opcode >= Opcode.CLOSE
-
-
-class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
+class Transaction(trio.abc.Channel["str | bytes"]):
     """A WebSocket connection.
 
     Made by :func:`~trio_pyjo_ws.connect`, :func:`~trio_pyjo_ws.open_websocket`, :func:`~trio_pyjo_ws.serve` and
@@ -70,7 +67,48 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     One task at a time may receive; any number may send.
     """
 
-    __slots__ = ()
+    __slots__ = ("__connection__", "__dict__", "__weakref__", "_terms", "connection", "reverse_proxy")
+
+    is_websocket: Literal[True] = True
+    """True."""
+
+    kept_alive: Literal[False] = False
+    """Whether the connection has served another request before: never."""
+
+    user: Any = None
+    """Who the client is, as found out by ``on_request``; the library only keeps it."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        transport: Transport,
+        housekeeper: Housekeeper,
+        settings: Settings,
+        crash: Callable[[BaseException], None] | None = None,
+        terms: Terms | None = None,
+    ) -> None:
+        self.connection: str = f"{protocol.role}-{next(_numbers)}"
+        """An identifier of the connection, of this side and process."""
+        self.reverse_proxy: bool = False
+        """Whether the request came through a reverse proxy that is trusted to name the client, see
+        :attr:`remote_address`. Settable, on a server; its option ``trusted_proxies`` sets it."""
+        self.__connection__ = Connection(self.connection, protocol, transport, housekeeper, settings, self, crash)
+        self._terms = terms or Terms(settings.compression)
+        if frame_log.is_wanted():
+            frame_log.FrameLog(self.__connection__)
+
+    def __repr__(self) -> str:
+        host, port = self.__connection__.transport.remote
+        # A client may bind its Unix socket to a path of any characters.
+        peer = f" {escape(host)}" + (f":{port}" if port is not None else "") if host else ""
+        return f"<Transaction {self.connection} {self.__connection__.protocol.state.value}{peer}>"
+
+    def _here(self) -> Connection:
+        """The connection. Raises RuntimeError in another thread than its own."""
+        connection = self.__connection__
+        if not connection.housekeeper.is_here():
+            raise RuntimeError(f"{self!r} belongs to another thread: call this by trio.from_thread.run_sync()")
+        return connection
 
     # Receiving
 
@@ -78,116 +116,104 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         """Return the next message: ``str`` for text, ``bytes`` for binary.
 
         Raises :class:`trio.EndOfChannel` after the peer has closed normally (1000, 1001 or no code),
-        :class:`ConnectionClosed` after any other end, :class:`trio.ClosedResourceError` when this side has closed, and
-        :class:`trio.BusyResourceError` while another task receives. Messages that came before the end are returned
-        first.
+        :class:`ConnectionClosed` after any other end, and if its Close came in the middle of a message,
+        :class:`trio.ClosedResourceError` when this side has closed, and :class:`trio.BusyResourceError` while another
+        task receives. Messages that came before the end are returned first.
 
-        A checkpoint: checks for cancellation always, yields when it waits or when the task has not yielded for a
-        millisecond. Cancelling it loses no message.
+        A checkpoint: it yields if it waits, or if the task has not for a millisecond. Cancelled, it loses nothing.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this connection already")
         await checkpoint_if_cancelled()
-        inbox = self._inbox
-        if not inbox or perf_counter() - self._housekeeper.turn_started > TURN:
-            self._receiving = True
+        message = self.__connection__.take_message()
+        return await receive(self.__connection__) if message is None else message
+
+    async def __anext__(self) -> str | bytes:
+        # As trio's, with a call less for each message.
+        await checkpoint_if_cancelled()
+        message = self.__connection__.take_message()
+        if message is None:
             try:
-                if inbox:
-                    await self._yield()
-                while not inbox:
-                    self._prepare_to_wait()
-                    if self._reading:
-                        await self._wait_reader()
-                    else:
-                        await self._advance()
-            finally:
-                self._receiving = False
-                if not self._attended:
-                    self._attend()
-        message = inbox.pop(0)
-        if not self._attended:
-            self._attend()
+                message = await receive(self.__connection__)
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
         return message
 
     def receive_nowait(self) -> str | bytes:
-        """Return a message that has been read already.
+        """Return a message that has arrived already.
 
-        Raises :class:`trio.WouldBlock` where there is none, and what :meth:`receive` raises once there will be none.
+        Raises :class:`trio.WouldBlock` if there is none, and what :meth:`receive` raises once no more can come.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this connection already")
-        if not self._inbox:
-            if self._protocol.state is State.OPEN or self._events or self._emitter.blocked:
-                raise trio.WouldBlock
-            raise self._end_of_messages()
-        message = self._inbox.pop(0)
-        self._attend()
-        return message
+        return self._here().take_nowait()
 
     @overload
     async def receive_json(self) -> Any: ...
     @overload
     async def receive_json(self, *, type: type[T]) -> T: ...
     @overload
-    async def receive_json(self, *, type: object) -> Any: ...
+    async def receive_json(self, *, type: TypeForm[T]) -> T: ...
 
     async def receive_json(self, *, type: Any = None) -> Any:  # noqa: A002 - as msgspec calls it
-        """Receive the next message and return the object that its JSON stands for, be it a text or a binary message.
+        """Receive the next message, text or binary, and return the object that its JSON encodes.
 
         ``type`` validates it, by msgspec (the extra ``typed``): a :class:`msgspec.Struct`, a dataclass, a
-        :class:`~typing.TypedDict`, ``list[Order]``, or whatever else msgspec knows.
+        :class:`~typing.TypedDict`, ``list[Order]``, a union ``Order | Cancel``, or anything else that msgspec knows.
 
-        Raises ValueError where it does not decode: :class:`json.JSONDecodeError`, or what the codec of the option
-        ``json`` raises; of a type :class:`msgspec.ValidationError`, which names the path to what does not fit, or
-        :class:`msgspec.DecodeError`. The message is gone then, and the connection goes on. Before anything is received
-        it raises ImportError where msgspec is not installed, and TypeError for a type that it does not know.
-        Otherwise as :meth:`receive`.
+        Raises ValueError if it does not decode (:class:`json.JSONDecodeError`, :class:`msgspec.ValidationError`, or
+        what the codec of the option ``json`` raises): that message is lost, and the connection goes on. Before
+        anything is received it raises ImportError if msgspec is not installed, and TypeError for an unknown type.
+        Otherwise like :meth:`receive`.
         """
         decode = None if type is None else decoder_of(type)
         message = await self.receive()
-        return UndecodedJson(message, self._settings.json).decode(decode)
+        return UndecodedJson(message, self.__connection__.json).decode(decode)
+
+    @overload
+    def iter_json(self) -> AsyncIterator[Any]: ...
+    @overload
+    def iter_json(self, *, type: type[T]) -> AsyncIterator[T]: ...
+    @overload
+    def iter_json(self, *, type: TypeForm[T]) -> AsyncIterator[T]: ...
+
+    def iter_json(self, *, type: Any = None) -> AsyncIterator[Any]:  # noqa: A002
+        """Iterate over what :meth:`receive_json` returns: ``async for order in ws.iter_json(type=Order)``.
+
+        The loop ends when the peer closes normally. A ValueError ends it, too; another loop goes on after it.
+        """
+        return JsonMessages(self.__connection__, None if type is None else decoder_of(type))
 
     def receive_stream(self) -> MessageStream:
         """Receive the next message as it arrives: ``async with ws.receive_stream() as message``.
 
         Entering the block waits until a message begins, and raises as :meth:`receive` does; then ``async for piece in
-        message`` gives its pieces; see :class:`~trio_pyjo_ws.streaming.MessageStream`. No more is kept of it than
-        ``max_queue_bytes``, and :attr:`max_websocket_size` does not bound it. Leaving the block discards the rest,
-        which is read past as it comes. While the block is open no other task may receive.
+        message`` yields its pieces; see :class:`~trio_pyjo_ws.MessageStream`. At most ``max_queue_bytes`` of it are
+        kept, and :attr:`max_websocket_size` does not bound it. Leaving the block skips the rest as it comes. While
+        the block is open no other task may receive.
 
-        The message goes here, whatever subscribes to messages; one that ``receive()`` would return at once is given in
-        one piece. From the first call on, a message that is over the limit, and any compressed one, waits (and so does
-        all behind it) while nobody receives and nothing subscribes: for :meth:`receive`, which fails at it with 1009,
-        or for this. Before, it fails at once.
+        The message goes here, whatever subscribes to messages; one that ``receive()`` would return at once comes in
+        one piece. After the first call, an oversized or compressed message waits, while nobody subscribes to messages,
+        until it is received here or by :meth:`receive` (which then fails with 1009 if it is oversized). Before the
+        first call an oversized message fails at once.
 
-        Entering is a checkpoint as :meth:`receive` is. Cancelled, it loses no message that has not begun.
+        Entering is a checkpoint, like :meth:`receive`. Cancelled, it loses nothing while no message has begun.
         """
-        return MessageStream(self)
+        return MessageStream(self.__connection__)
 
     # Sending
 
     @overload
     async def send(self, message: str | Data, /, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, callback: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, text: Text, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, callback: SentCallback = ..., /, *, text: Text, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, binary: Binary, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, callback: SentCallback = ..., /, *, binary: Binary, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, json: Any, **more: Unpack[Compressing]) -> None: ...
+    async def send(self, callback: SentCallback = ..., /, *, json: Any, **more: Unpack[Sending]) -> None: ...
     @overload
-    async def send(self, cb: SentCallback, /, *, frame: FrameFields) -> None: ...
-    @overload
-    async def send(self, *, text: Text, **more: Unpack[Sending]) -> None: ...
-    @overload
-    async def send(self, *, binary: Binary, **more: Unpack[Sending]) -> None: ...
-    @overload
-    async def send(self, *, json: Any, **more: Unpack[Sending]) -> None: ...
-    @overload
-    async def send(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
+    async def send(self, callback: SentCallback = ..., /, *, frame: FrameFields, **more: Unpack[Calling]) -> None: ...
 
-    async def send(self, *given: Any, **forms: Any) -> None:
+    @shows(Forms, FrameForm, Sending, defaults={"cb": None})
+    async def send(self, *message: Any, **forms: Any) -> None:
         """Send a message, or a frame.
 
         Returns once it is written, or is in a batch that is written before this task can next block.
@@ -196,210 +222,99 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         or a :class:`msgspec.Struct`, sent as text) say which; ``frame=[fin, rsv1, rsv2, rsv3, opcode, payload]`` sends
         any frame as it is. A callable, first or as ``cb=``, is called with the transaction once everything queued so
         far has been handed to the kernel; asynchronous ones run in a task of the nursery, one after the other.
-        ``compress=`` has this message compressed, or not, whatever :attr:`compressed` and the threshold of
-        :class:`Deflate` say; True is a ValueError where the opening handshake lets this side compress nothing.
+        ``compress=`` decides whether this message is compressed, whatever :attr:`compressed` and the threshold of
+        :class:`Deflate` say; True raises ValueError if the opening handshake did not let this side compress.
 
-        ``text=`` and ``binary=`` also take an asynchronous iterable of the message's pieces, each of which is sent as
-        it comes; str for a text, or bytes that are UTF-8 as a whole. Until the message has ended, others wait, and
-        control frames go between its pieces. Where the iterable raises, or a piece does not fit, the exception comes
-        out and the connection is closed with 1011; cancelled behind its first piece, too. An asynchronous generator is
-        closed in any case.
+        ``text=`` and ``binary=`` also take an asynchronous iterable, a generator or a list of the message's pieces,
+        each sent as it comes; str for a text, or bytes that are UTF-8 as a whole. Until the message has ended, others
+        wait, and control frames go between its pieces. If the iterable raises, or a piece has the wrong type, the
+        exception comes out and the connection is closed with 1011; so it is if the call is cancelled after the first
+        piece. A generator is always closed.
 
-        Raises TypeError or ValueError before anything is written where the arguments do not fit,
+        Raises TypeError or ValueError for wrong arguments, before anything is written,
         :class:`ConnectionClosed` when the connection has ended, and :class:`trio.ClosedResourceError` when this side
-        has closed it.
-
-        A checkpoint, as :meth:`receive` is. Cancelled, it has queued the whole frame or nothing of it.
+        has closed it. A checkpoint, like :meth:`receive`. Cancelled, it has queued the whole frame or nothing of it.
         """
         await checkpoint_if_cancelled()
-        if len(given) == 1 and given[0].__class__ in _MESSAGE_TYPES and not forms:
-            payload, callback, compress = given[0], None, None  # the usual form
+        connection = self.__connection__
+        if len(message) == 1 and message[0].__class__ in _MESSAGE_TYPES and not forms:
+            written = connection.send_at_once(message[0])
+            if written is None:
+                await send(connection, message[0])
+            elif not written:
+                await wait_sent(connection)
         else:
-            payload, callback, compress = compose(self._settings.json, *given, **forms)
+            payload, callback, compress = compose(connection.json, *message, **forms)
+            sent = connection.emitter.caller_of(callback)
             if isinstance(payload, Pieces):
-                await self._send_stream(payload, callback, compress)
-                return
-        if self._fragmenting and not _is_control(payload):
-            await self._wait_turn()
-        if self._unsent:
-            await self._wait_room()
-        self._queue(payload, callback, compress)
-        if (self._inbox or self._wrote) and not self._unsent and self._protocol.outgoing_size < CORK_SIZE:
-            if not self._corked:
-                self._cork()
-        elif not self._flush():
-            if self._ended:
-                raise self._closed_error()
-            await self._wait_written(self._sent + self._queued())
-            return
-        if perf_counter() - self._housekeeper.turn_started > TURN:
-            await self._yield()
+                await send_pieces(connection, payload.source, payload.opcode, compress, sent)
+            else:
+                await send(connection, payload, compress, sent)
+        if perf_counter() - connection.housekeeper.turn_started > TURN:
+            await connection.housekeeper.yield_turn()
 
     @overload
     def send_nowait(self, message: str | Data, /, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
+    def send_nowait(self, callback: SentCallback, message: str | Data, /, **more: Unpack[Compressing]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, text: str, **more: Unpack[Compressing]) -> None: ...
+    def send_nowait(self, callback: SentCallback = ..., /, *, text: str, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, binary: Data, **more: Unpack[Compressing]) -> None: ...
+    def send_nowait(self, callback: SentCallback = ..., /, *, binary: Data, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, json: Any, **more: Unpack[Compressing]) -> None: ...
+    def send_nowait(self, callback: SentCallback = ..., /, *, json: Any, **more: Unpack[Sending]) -> None: ...
     @overload
-    def send_nowait(self, cb: SentCallback, /, *, frame: FrameFields) -> None: ...
-    @overload
-    def send_nowait(self, *, text: str, **more: Unpack[Sending]) -> None: ...
-    @overload
-    def send_nowait(self, *, binary: Data, **more: Unpack[Sending]) -> None: ...
-    @overload
-    def send_nowait(self, *, json: Any, **more: Unpack[Sending]) -> None: ...
-    @overload
-    def send_nowait(self, *, frame: FrameFields, cb: SentCallback | None = ...) -> None: ...
+    def send_nowait(self, callback: SentCallback = ..., /, *, frame: FrameFields, **more: Unpack[Calling]) -> None: ...
 
-    def send_nowait(self, *given: Any, **forms: Any) -> None:
+    @shows(WholeForms, FrameForm, Sending, defaults={"cb": None})
+    def send_nowait(self, *message: Any, **forms: Any) -> None:
         """Queue what :meth:`send` would send, and return at once. It is written in the next turn of the scheduler.
 
-        Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait to be written already, or
-        a message is being sent in pieces. Otherwise raises what :meth:`send` raises.
+        Raises :class:`trio.WouldBlock`, and queues nothing, while ``write_limit`` bytes wait that the kernel does not
+        take, or a message is being sent in pieces. Otherwise raises what :meth:`send` raises, and RuntimeError in any
+        thread but the transaction's, before anything is queued.
         """
-        payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
-        if self._protocol.state is State.OPEN and (
-            self._queued() >= self._write_limit or (self._fragmenting and not _is_control(payload))
-        ):
-            raise trio.WouldBlock
-        self._queue(payload, callback, compress)
-        if self._unsent or self._writing:
-            self._flush_or_write()
+        connection = self._here()
+        if len(message) == 1 and message[0].__class__ in _MESSAGE_TYPES and not forms:
+            connection.send_nowait(message[0], None, None)
         else:
-            self._cork()
-
-    def _queue(self, payload: str | bytes | Frame, callback: SentCallback | None, compress: bool | None) -> None:
-        protocol = self._protocol
-        if protocol.state is not State.OPEN:
-            raise self._closed_error()
-        if isinstance(payload, Frame):
-            protocol.send_frame(payload)
-        else:
-            protocol.send_message(payload, compress)
-        if callback is not None:
-            self._drain_callbacks.append((self._sent + self._queued(), self._bind(callback)))
-            self._write_watched = True
-        if self._protocol.state is not State.OPEN:  # That was a Close frame.
-            self._closing_began()
-
-    async def _send_stream(self, pieces: Pieces, callback: SentCallback | None, compress: bool | None) -> None:
-        try:
-            await self._wait_turn()
-            if self._protocol.state is not State.OPEN:
-                raise self._closed_error()
-            await self._send_fragments(pieces.source, self._protocol.fragmenter(pieces.opcode, compress), callback)
-        finally:
-            if isinstance(pieces.source, AsyncGenerator):
-                await pieces.source.aclose()
-        if self._unsent:
-            await self._wait_written(self._sent + self._queued())
-
-    async def _send_fragments(
-        self, source: AsyncIterable[object], fragmenter: Fragmenter, callback: SentCallback | None
-    ) -> None:
-        self._fragmenting = True
-        try:
-            async for piece in source:
-                fragment = fragmenter.cut(piece)
-                if fragment is not None:
-                    await self._send_fragment(Frame.from_head(*fragment))
-            self._queue(Frame.from_head(*fragmenter.end()), callback, None)
-            self._write_soon()
-        except BaseException as exc:
-            # Half of the message must not be taken for all of it, and nothing else can follow.
-            if fragmenter.begun or isinstance(exc, Exception):
-                self._close_soon(1011, "a message could not be completed")
-            raise
-        finally:
-            self._fragmenting = False
-            self._wake_writers()
-
-    async def _send_fragment(self, frame: Frame) -> None:
-        await checkpoint_if_cancelled()
-        self._queue(frame, None, None)
-        self._write_soon()
-        await self._wait_room()
-        if perf_counter() - self._housekeeper.turn_started > TURN:
-            await self._yield()
-
-    def _bind(self, callback: SentCallback) -> Callable[[], None]:
-        def call() -> None:
-            result = callback(self)
-            if inspect.iscoroutine(result):
-                self._callbacks_running.append(result)
-                if len(self._callbacks_running) == 1:
-                    self._start_soon(self._run_callbacks, "callbacks of send()")
-
-        return call
-
-    async def _run_callbacks(self) -> None:
-        """Run the asynchronous callbacks of send(), one after the other."""
-        running = self._callbacks_running
-        try:
-            while running:
-                await running[0]
-                del running[0]
-        finally:
-            while running:
-                running.pop(0).close()
+            payload, callback, compress = compose_whole(connection.json, *message, **forms)
+            connection.send_nowait(payload, compress, connection.emitter.caller_of(callback))
 
     async def drain(self) -> None:
         """Wait until everything queued so far has been handed to the kernel. A checkpoint.
 
-        Raises what :meth:`send` raises when the connection ends before that. Cancelled, all is still written.
+        Raises what :meth:`send` raises if the connection ends first. Cancelled, everything is still written.
         """
-        await trio.lowlevel.checkpoint()
-        position = self._sent + self._queued()
-        self._flush_or_write()
-        await self._wait_written(position)
+        await drain(self.__connection__.outbox)
 
     async def ping(self, payload: bytes | None = None) -> float:
-        """Send a ping, wait for its pong, and return the seconds that it took.
+        """Send a ping, wait for its pong, and return the seconds that this took.
 
-        ``payload``: at most 125 bytes, not that of a ping that is still waiting; four random bytes where none is given.
+        ``payload``: at most 125 bytes, other than those of a ping that still waits; by default four random bytes.
         Raises TypeError or ValueError for any other payload, and what :meth:`send` raises when the connection ends
         first. A checkpoint; cancelled, the ping may have been sent, and its pong is ignored.
         """
-        await checkpoint_if_cancelled()
-        if payload is None:
-            payload = token_bytes(4)
-        if _control_payload("ping", payload) in self._pings:
-            raise ValueError(f"a ping with the payload {payload!r} is waiting for its pong already")
-        if self._protocol.state is not State.OPEN:
-            raise self._closed_error()
-        ping = self._send_ping(payload)
-        self._pongs_awaited += 1
-        try:
-            self._attend_now()
-            await ping.answered.wait()
-        finally:
-            self._pongs_awaited -= 1
-            if self._pings.get(payload) is ping:  # and not one that was sent since this one was answered
-                del self._pings[payload]
-        if ping.latency is None:
-            raise self._closed_error()
-        return ping.latency
+        if payload is not None:
+            check_control_payload("ping", payload)
+        return await ping(self.__connection__, payload)
 
     async def pong(self, payload: bytes = b"") -> None:
-        """Send a pong that nobody has asked for: a sign of life that wants no answer (RFC 6455, section 5.5.3).
+        """Send an unsolicited pong: a sign of life that needs no answer (RFC 6455, section 5.5.3).
 
-        ``payload``: at most 125 bytes. Those that come are ignored. Otherwise as :meth:`send`.
+        ``payload``: at most 125 bytes. Such pongs of the peer's are ignored. Otherwise like :meth:`send`.
         """
-        await self.send(frame=Frame(True, False, False, False, Opcode.PONG, _control_payload("pong", payload)))
+        await self.send(frame=Frame(True, False, False, False, Opcode.PONG, check_control_payload("pong", payload)))
 
     # Closing
 
     async def finish(self, code: int | None = None, reason: str | None = None) -> Close:
         """Close gracefully: send Close, wait for the peer's Close and the end of the stream, return how it ended.
 
-        That is the :class:`Close` that the peer answered with, or one with 1006 where it did not within
-        ``close_timeout``. Messages that were received before stay readable; those that still come are discarded. Where
-        the connection is closing already, this waits for its end.
+        The result is the peer's code and reason, usually an echo of this side's, or 1006 if it has not answered within
+        ``close_timeout``. What the peer sends before its Close can still be received, as far as there is room for it.
+        If the connection is closing already, this waits for its end. If a message is being sent in pieces, a normal
+        code becomes 1011, so that the peer does not take a part of the message for the whole.
 
         Raises ValueError before anything is written: for a code that must not be sent, for a reason of more than 123
         bytes of UTF-8, and for a reason without a code. A checkpoint; cancelled, the connection goes on closing in the
@@ -407,163 +322,141 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         """
         check_close(code, reason)
         await trio.lowlevel.checkpoint()
-        self._closed_here = True
-        await self._close(code, reason)
-        assert self._protocol.close is not None
-        return self._protocol.close
+        await finish(self.__connection__, code, reason)
+        assert self.closed is not None
+        return self.closed
 
     async def aclose(self) -> None:
         """Close as :meth:`finish` does with 1000. Cancelled, the socket is closed at once. A checkpoint."""
         try:
             await self.finish(1000)
         finally:
-            self._closed_here = True
-            self._abandon()
+            self.__connection__.abandon()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close as :meth:`aclose` does. An exception of the block comes out as it is, also if closing is cancelled."""
+        try:
+            await self.aclose()
+        except trio.Cancelled:
+            if exc is None:  # Else the exception in flight wins: the scope would catch it with this.
+                raise
 
     @property
-    def close(self) -> Close | None:
-        """How the connection ended: what the peer sent, 1005 for no code, 1006 for a lost connection; None before."""
-        return self._protocol.close
+    def closed(self) -> Close | None:
+        """How the connection ended: code and reason, 1005 for no code, 1006 for a lost connection; None before."""
+        return self.__connection__.protocol.close
 
     # Events
 
     @overload
-    def open_channel(
-        self,
-        event: Literal["json"],
-        max_buffer_size: int = ...,
-        *,
-        type: type[T],
-    ) -> trio.MemoryReceiveChannel[T]: ...
+    def open_channel(self, event: Literal["text", "binary"], max_buffer_size: int = ...) -> EventChannel[bytes]: ...
     @overload
-    def open_channel(self, event: str, max_buffer_size: int = ...) -> trio.MemoryReceiveChannel[Any]: ...
+    def open_channel(self, event: Literal["message"], max_buffer_size: int = ...) -> EventChannel[str | bytes]: ...
+    @overload
+    def open_channel(self, event: Literal["json"], max_buffer_size: int = ...) -> EventChannel[Any]: ...
+    @overload
+    def open_channel(self, event: Literal["json"], max_buffer_size: int = ..., *, type: type[T]) -> EventChannel[T]: ...
     @overload
     def open_channel(
-        self, event: Literal["json"], max_buffer_size: int = ..., *, type: object
-    ) -> trio.MemoryReceiveChannel[Any]: ...
+        self, event: Literal["json"], max_buffer_size: int = ..., *, type: TypeForm[T]
+    ) -> EventChannel[T]: ...
+    @overload
+    def open_channel(self, event: Literal["frame"], max_buffer_size: int = ...) -> EventChannel[Frame]: ...
+    @overload
+    def open_channel(self, event: Literal["finish"], max_buffer_size: int = ...) -> EventChannel[Close]: ...
+    @overload
+    def open_channel(self, event: Literal["error"], max_buffer_size: int = ...) -> EventChannel[Exception]: ...
+    @overload
+    def open_channel(
+        self, event: Literal["connection", "drain", "resume"], max_buffer_size: int = ...
+    ) -> EventChannel[Transaction]: ...
+    @overload
+    def open_channel(self, event: str, max_buffer_size: int = ...) -> EventChannel[Any]: ...
 
-    def open_channel(
-        self,
-        event: str,
-        max_buffer_size: int = 16,
-        *,
-        type: Any = None,  # noqa: A002 - as msgspec calls it
-    ) -> trio.MemoryReceiveChannel[Any]:
+    def open_channel(self, event: str, max_buffer_size: int = 16, *, type: Any = None) -> EventChannel[Any]:  # noqa: A002
         """A memory channel that carries an event from now on.
 
-        ``binary``: bytes; ``text``: the undecoded UTF-8 bytes; ``message``: str or bytes; ``json``: the decoded object
-        of text and binary messages alike; ``frame``: :class:`Frame`; ``finish``: :class:`Close`; ``drain``,
-        ``connection``, ``resume``: the transaction; ``error``: the exception.
+        ``binary``: bytes; ``text``: the undecoded UTF-8 bytes; ``message``: str or bytes; ``json``: the decoded object;
+        ``frame``: :class:`Frame`; ``finish``: :class:`Close`; ``error``: the exception; others: the transaction.
 
-        A message that goes to a channel does not go to :meth:`receive`. Where the channel is full, reading from
-        the network waits for it. Closing the channel unsubscribes; it ends when the connection does. JSON that does not
+        A message that goes to a channel does not go to :meth:`receive`; messages that have arrived and were not yet
+        received go to the channel, too. While the channel is full, nothing is read from the network. Closing the
+        channel unsubscribes; it ends when the connection does, after everything that was received. JSON that does not
         decode raises ValueError in the channel's reader, and the connection goes on. ``type``: that of
         :meth:`receive_json`.
 
-        ``max_buffer_size``: items that it holds, at least 1. Raises ValueError where that is less and for an event that
-        does not exist, and for ``type`` what :meth:`receive_json` raises. The channel's ``receive()`` is a checkpoint
-        as :meth:`receive` is, and any number of tasks may wait in it. Cancelling it loses no item.
+        ``max_buffer_size``: the number of items that it holds, at least 1. Raises ValueError for fewer and for an
+        unknown event, and for ``type`` what :meth:`receive_json` raises. See :class:`EventChannel`.
         """
-        if type is not None and event != "json":
-            raise ValueError(f"type= is for the event 'json', not {event!r}")
-        decode = None if type is None else decoder_of(type)
-        channel = self._emitter.open_channel(event, max_buffer_size)
-        return receive_through(self, channel, decode) if event in CARRYING else channel
+        return self._here().emitter.open_channel(event, max_buffer_size, type)
 
     @overload
-    def on(self, event: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def on(self, event: F, /) -> F: ...
     @overload
-    def on(self, event: str, callback: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def on(self, event: str, callback: F, /) -> F: ...
 
-    def on(self, event: str | Callable[..., Any], callback: Callable[..., Any] | None = None, /) -> Callable[..., Any]:
+    def on(self, event: str | F, callback: F | None = None, /) -> F:
         """Subscribe a callback, and return it. ``@ws.on`` takes the event's name from the function's.
 
-        It is called as ``callback(ws, value)``, ``finish`` as ``callback(ws, code, reason)``, and ``drain``,
-        ``connection``, ``resume`` as ``callback(ws)``. A synchronous one runs where the event happens; an asynchronous
-        one in a task of the nursery, one call after the other. An exception in it is never swallowed: it comes out
-        where the event happens, or else in the nursery (on a server: it ends this connection with 1011).
+        It is called as ``callback(ws, value)``; for ``finish`` as ``callback(ws, code, reason)``, and for ``drain``,
+        ``connection`` and ``resume`` as ``callback(ws)``. A synchronous one runs where the event happens; an
+        asynchronous one in a task of the nursery, one call after the other. An exception in it is never swallowed: it
+        comes out where the event happens, or else in the nursery (on a server: it ends this connection with 1011).
 
-        Raises ValueError for an event that does not exist, as all of the methods about events do.
+        Raises ValueError for an unknown event, as all methods about events do.
         """
-        return self._subscribe(event, callback, once=False)
+        return cast("F", self._here().emitter.on(event, callback))
 
     @overload
-    def once(self, event: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def once(self, event: F, /) -> F: ...
     @overload
-    def once(self, event: str, callback: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def once(self, event: str, callback: F, /) -> F: ...
 
-    def once(
-        self, event: str | Callable[..., Any], callback: Callable[..., Any] | None = None, /
-    ) -> Callable[..., Any]:
-        """Subscribe a callback for the next time only; otherwise as :meth:`on`."""
-        return self._subscribe(event, callback, once=True)
+    def once(self, event: str | F, callback: F | None = None, /) -> F:
+        """Subscribe a callback to the next event only; otherwise like :meth:`on`."""
+        return cast("F", self._here().emitter.on(event, callback, once=True))
 
-    def _subscribe(
-        self, event: str | Callable[..., Any], callback: Callable[..., Any] | None, once: bool
-    ) -> Callable[..., Any]:
-        name: object = event
-        if callback is None and callable(event):
-            name, callback = getattr(event, "__name__", None), event
-        if callback is None or not isinstance(name, str):
-            raise TypeError(f"on() and once() take a function, or an event and a callback; not {event!r:.60}")
-        self._emitter.on(name, callback, once)
-        return callback
-
-    def catch(self, callback: Callable[..., Any], /) -> Callable[..., Any]:
+    def catch(self, callback: F, /) -> F:
         """Subscribe a callback to ``error``."""
-        return self._subscribe("error", callback, once=False)
+        return self.on("error", callback)
 
     def unsubscribe(self, event: str, callback: Callable[..., Any] | None = None, /) -> None:
         """Forget a callback, or all the callbacks and channels of an event."""
-        self._emitter.unsubscribe(event, callback)
+        self._here().emitter.unsubscribe(event, callback)
 
     def unsubscribe_all(self, event: str, /) -> None:
         """Forget all the callbacks and channels of an event."""
-        self._emitter.unsubscribe(event)
+        self._here().emitter.unsubscribe(event)
 
     def subscribers(self, event: str, /) -> list[Callable[..., Any]]:
         """The callbacks of an event, in the order in which they are called."""
-        return self._emitter.callbacks(event)
+        return self.__connection__.emitter.callbacks(event)
 
     def has_subscribers(self, event: str, /) -> bool:
         """Whether there is a callback or a channel for an event."""
-        return bool(self._emitter.subscriptions(event))
+        return bool(self.__connection__.emitter.subscriptions(event))
 
     def emit(self, event: str, /, *arguments: Any) -> Transaction:
         """Call the callbacks and feed the channels of an event, and return the transaction.
 
         An ``error`` that nobody subscribes to is raised.
         """
-        self._emitter.subscriptions(event)
-        found = self._emitter.emit(event, *arguments)
-        self._emitter.deliver_soon()
-        self._look_again()
-        if not found and event == "error":
-            error = arguments[0] if arguments else "unknown error"
-            raise error if isinstance(error, Exception) else RuntimeError(error)
+        self._here().emitter.emit_given(event, arguments)
         return self
 
     def resume(self) -> Transaction:
         """Hand over what is queued, now, as far as the kernel takes it, emit ``resume``, and return the transaction."""
-        self._flush_or_write()
-        self._emitter.emit("resume")
+        connection = self._here()
+        connection.outbox.flush_or_write()
+        connection.emitter.emit("resume")
         return self
 
     # Frames
 
-    def build_frame(
-        self,
-        fin: bool | int,
-        rsv1: bool | int,
-        rsv2: bool | int,
-        rsv3: bool | int,
-        op: int,
-        payload: Data,
-    ) -> bytes:
-        """The bytes of a frame, masked where this side masks.
-
-        Raises TypeError or ValueError for a payload that is not bytes and an opcode that is not 0 to 15.
-        """
+    def build_frame(self, fin: Bit, rsv1: Bit, rsv2: Bit, rsv3: Bit, op: int, payload: Data) -> bytes:
+        """Return the bytes of a frame, masked if this side masks. Raises TypeError or ValueError for invalid fields."""
         return frames.build_frame(fin, rsv1, rsv2, rsv3, op, payload, masked=self.masked)
 
     @overload
@@ -577,18 +470,19 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
     @overload
     def build_message(self, *, frame: FrameFields) -> bytes: ...
 
-    def build_message(self, *given: Any, **forms: Any) -> bytes:
-        """The bytes of the frame that :meth:`send` would send.
+    @shows(WholeForms, FrameForm, Compressing, defaults={})
+    def build_message(self, *message: Any, **forms: Any) -> bytes:
+        """Return the bytes of the frame that :meth:`send` would send.
 
-        A compressed message becomes part of what the peer decompresses: build it only to send it, and in order. Raises
-        TypeError or ValueError where the arguments do not fit.
+        Compressing a message changes the state of the compressor: build it only to send it, and in order. Raises
+        TypeError or ValueError for wrong arguments.
         """
-        payload, callback, compress = compose_whole(self._settings.json, *given, **forms)
+        payload, callback, compress = compose_whole(self._here().json, *message, **forms)
         if callback is not None:
             raise TypeError("build_message() takes no callback: nothing is sent")
         if isinstance(payload, Frame):
             return self.build_frame(*payload)
-        return self._protocol.encode_message(payload, compress)
+        return self.__connection__.protocol.encode_message(payload, compress)
 
     def parse_frame(self, chunk: bytearray) -> Frame | None:
         """Remove the first frame from ``chunk`` and return it; None while it is incomplete.
@@ -596,3 +490,161 @@ class Transaction(Attributes, trio.abc.Channel["str | bytes"]):
         Raises :class:`RemoteProtocolError` with code 1009 for a frame over :attr:`max_websocket_size`.
         """
         return frames.parse_frame(chunk, self.max_websocket_size)
+
+    # Attributes
+
+    @property
+    def compressed(self) -> bool:
+        """Whether messages are sent compressed, except those under the threshold of :class:`Deflate`.
+
+        Settable; to True only if the opening handshake has agreed on compression.
+        """
+        return self.__connection__.protocol.compressed
+
+    @compressed.setter
+    def compressed(self, compressed: bool) -> None:
+        if compressed:
+            self.__connection__.protocol.check_can_compress()
+        self.__connection__.protocol.compressed = bool(compressed)
+
+    @property
+    def masked(self) -> bool:
+        """Whether frames are sent masked: on a client. Settable, for tests: RFC 6455, section 5.1, leaves no choice."""
+        return self.__connection__.protocol.masked
+
+    @masked.setter
+    def masked(self, masked: bool) -> None:
+        self.__connection__.transport.check_frames("masking")
+        self.__connection__.protocol.masked = bool(masked)
+
+    @property
+    def max_websocket_size(self) -> int:
+        """Bytes of the largest message that is accepted, before and after inflation.
+
+        Settable, at any time: None removes the bound (2**62); ValueError unless it is that or a non-negative int.
+        """
+        return self.__connection__.protocol.max_websocket_size
+
+    @max_websocket_size.setter
+    def max_websocket_size(self, size: int | None) -> None:
+        self.__connection__.protocol.max_websocket_size = size
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """The opening handshake, with its ``request`` and ``response``; None without one."""
+        return self.__connection__.protocol.handshake
+
+    @property
+    def req(self) -> Request:
+        """The request of the opening handshake. Raises RuntimeError before it has come: never in a hook or handler."""
+        request: Request | None = getattr(self.handshake, "request", None)
+        return _known(request)
+
+    @property
+    def res(self) -> Response:
+        """The response of the opening handshake. Raises RuntimeError before there is one, as in ``on_request``."""
+        response: Response | None = getattr(self.handshake, "response", None)
+        return _known(response)
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that the opening handshake has agreed on, or None."""
+        agreement = self.__connection__.protocol.agreement
+        return self._terms.subprotocol if agreement is None else agreement.subprotocol
+
+    @property
+    def established(self) -> bool:
+        """Whether the opening handshake has succeeded."""
+        return self.__connection__.protocol.agreement is not None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the connection has ended."""
+        return self.__connection__.ended
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something waits to be written."""
+        return self.__connection__.outbox.queued > 0
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the connection ended; None while it is open and after a normal close."""
+        close = self.__connection__.protocol.close
+        return None if close is None or close.code in NORMAL_CODES else ConnectionClosed(close)
+
+    @property
+    def success(self) -> Response | None:
+        """The response of the opening handshake, unless there was an :attr:`error`."""
+        return self.handshake.response if self.handshake and self.error is None else None
+
+    @property
+    def local_address(self) -> str | None:
+        """This side's IP address, or the path of a Unix socket; None over a stream that has none."""
+        return self.__connection__.transport.local[0]
+
+    @property
+    def local_port(self) -> int | None:
+        """This side's port; None over a stream that has none."""
+        return self.__connection__.transport.local[1]
+
+    @property
+    def remote_address(self) -> str | None:
+        """The peer's IP address; if :attr:`reverse_proxy` is set, the client's as the proxy names it.
+
+        That is the last address that is not a trusted proxy, in X-Forwarded-For or what ``proxy_header`` names.
+        """
+        client = self._terms.client(getattr(self.handshake, "request", None)) if self.reverse_proxy else None
+        return client or self.original_remote_address
+
+    @property
+    def original_remote_address(self) -> str | None:
+        """The IP address that the connection comes from: the peer's, or its proxy's."""
+        return self.__connection__.transport.remote[0]
+
+    @property
+    def remote_port(self) -> int | None:
+        """The peer's port; None over a stream that has none."""
+        return self.__connection__.transport.remote[1]
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """What TLS has agreed on, and the peer's certificate; None over ``ws://``. A reverse proxy is the peer, too."""
+        return self.__connection__.transport.tls_info
+
+    def statistics(self) -> TransactionStatistics:
+        """Return the state of the connection, what waits, and how much has gone through it."""
+        return TransactionStatistics.of(self.__connection__)
+
+    # The opening handshake, in a server's on_request
+
+    def with_compression(self, deflate: Deflate | None = None) -> None:
+        """Compress messages if the client offers permessage-deflate, whatever the server's own option says.
+
+        Raises RuntimeError outside of ``on_request``, and TypeError unless ``deflate`` is a :class:`Deflate`.
+        """
+        self._check_connecting()
+        self.__connection__.transport.check_frames("compression")
+        if not isinstance(deflate, (Deflate, type(None))):
+            raise TypeError(f"with_compression() takes a Deflate, not {type(deflate).__name__}")
+        self._terms.deflate = deflate or Deflate()
+
+    def with_protocols(self, *names: str) -> str | None:
+        """Choose the first of the subprotocols ``names`` that the client offers, and return it, or None.
+
+        Raises RuntimeError outside of ``on_request``.
+        """
+        self._terms.subprotocol = choose_subprotocol(self._check_connecting(), names)
+        return self._terms.subprotocol
+
+    def _check_connecting(self) -> Request:
+        handshake = self.handshake
+        if self.established or handshake is None or handshake.request is None:
+            raise RuntimeError("with_compression() and with_protocols() can be called only in a server's on_request")
+        return self.req
+
+
+def _known(part: T | None) -> T:
+    if part is None:
+        raise RuntimeError("the opening handshake has not come that far")
+    return part

@@ -17,7 +17,6 @@ by_token = bearer_authentication({"t0ken": "the robot"}.get)
 
 
 async def on_request(ws: Transaction) -> Response | None:
-    assert ws.req is not None
     if ws.req.headers.get("Authorization", "").startswith("Bearer"):
         return await by_token(ws)
     return await by_password(ws)

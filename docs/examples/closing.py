@@ -15,7 +15,7 @@ async def handler(ws: Transaction) -> None:
     except ConnectionClosed as exc:
         await report.send(f"server: error, {exc.close}")
     else:
-        await report.send(f"server: end, {ws.close}")
+        await report.send(f"server: end, {ws.closed}")
 
 
 async def main() -> None:

@@ -5,16 +5,14 @@ import trio
 from trio_pyjo_ws import HandshakeError, Response, Transaction, connect, serve
 
 
-def on_request(ws: Transaction) -> Response | None:
-    assert ws.req is not None
+def on_request(ws: Transaction) -> Response:
     if ws.req.path == "/chat":
         ws.with_compression()
-        return None  # go on
+        return Response(101, {"Server": "chat/2.0"})  # or None: go on without headers
     return Response(404, body="There is only /chat here.\n")
 
 
 async def handler(ws: Transaction) -> None:
-    assert ws.req is not None
     await ws.send(f"{ws.req.headers['X-Name']} speaks {ws.protocol}")
 
 
@@ -30,12 +28,11 @@ async def main() -> None:
             subprotocols=["chat.v1", "chat.v2"],
             compression=True,
         )
-        assert ws.res is not None
-        print(ws.res.status, ws.protocol, ws.compressed)
+        print(ws.res.status, ws.res.headers["Server"], ws.protocol, ws.compressed)
         print(ws.remote_address, ws.remote_port == server.port)
         async for message in ws:
             print(message)
-        print(ws.close)
+        print(ws.closed)
 
         try:
             await connect(nursery, server.url)

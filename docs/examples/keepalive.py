@@ -7,16 +7,17 @@ from trio_pyjo_ws.testing import Faults, FaultyStream, open_memory_pair
 
 async def main() -> None:
     ours, theirs = memory_stream_pair()
-    cable = Faults()
+    outward, inward = Faults(), Faults()  # the two directions of a cable
     async with trio.open_nursery() as nursery:
-        streams = FaultyStream(ours, receive=cable), theirs
+        streams = FaultyStream(ours, send=outward, receive=inward), theirs
         client, _server = open_memory_pair(nursery, streams=streams, ping_interval=20, ping_timeout=10)
 
         with trio.move_on_after(3600):  # a time-out of your own: cancelling receive() loses no message
             await client.receive()
-        print("an hour of silence:", client.close or "still open")
+        print("an hour of silence:", client.closed or "still open")
 
-        cable.stall()
+        outward.stall()
+        inward.stall()
         cut = trio.current_time()
         try:
             await client.receive()

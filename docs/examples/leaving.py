@@ -16,7 +16,7 @@ async def main() -> None:
         await say_and_go(server)
         async for message in client:  # what came before the end is there
             print(message)
-        print("the server closed:", client.close)
+        print("the server closed:", client.closed)
         try:
             await client.send("Wait!")
         except trio.BrokenResourceError as exc:
@@ -25,11 +25,11 @@ async def main() -> None:
         client, server = open_memory_pair(nursery)
         await server.send("sent before, and read")
         await trio.sleep(0.5)  # nobody receives, so a task in the background reads
-        nursery.start_soon(server.send, "sent too late")
+        nursery.start_soon(server.send, "sent before the server knows, and read")
         print("this side closed:", await client.finish(4000, "enough"))
-        print(await client.receive())
         try:
-            await client.receive()
+            while True:
+                print(await client.receive())
         except trio.ClosedResourceError as exc:
             print(f"{type(exc).__name__}: {exc}")
 

@@ -24,15 +24,16 @@ async def main() -> None:
             async for ws in connections:
                 print(await ws.receive())
                 break
-        print("closed in order:", ws.close)
+            print("still open:", ws.closed is None)
+        print("closed in order:", ws.closed)
 
-        connections = reconnecting(f"{server.url}chat")
-        async for ws in connections:
-            print(await ws.receive())
-            break
-        print("still open:", ws.close is None)
-        await connections.aclose()
-        print("closed in order:", ws.close)
+        async with reconnecting(f"{server.url}chat") as connections:
+            with trio.move_on_after(0.1):  # or a scope that another task cancels
+                async for ws in connections:
+                    async for message in ws:
+                        print(message)
+            print("still open:", ws.closed is None)
+        print("closed in order:", ws.closed)
 
         await server.aclose()
 

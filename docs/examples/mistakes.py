@@ -53,7 +53,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, handler, 0, host="127.0.0.1"))
         url = server.url
-        for what, call in {
+        mistakes: dict[str, Callable[[Any], Awaitable[object]]] = {
             "await ws.send(42)": lambda ws: ws.send(42),
             "await ws.send(json={1, 2})": lambda ws: ws.send(json={1, 2}),
             "await ws.finish(1006)": lambda ws: ws.finish(1006),
@@ -61,7 +61,8 @@ async def main() -> None:
             "receive() when this side has closed": receive_after_closing,
             "receive() when the peer has closed with 4000": receive_after_the_peer_closed,
             "send() when the peer has closed": send_after_the_peer_closed,
-        }.items():
+        }
+        for what, call in mistakes.items():
             async with open_websocket(url) as ws:
                 await show(what, partial(call, ws))
         async with open_websocket(url) as ws:

@@ -22,7 +22,6 @@ PAGE = """\
 
 def answer(ws: Transaction) -> Response | None:
     """The page, where plain HTTP asks for it."""
-    assert ws.req is not None
     if ws.req.path == "/":
         return Response(200, {"Content-Type": "text/html; charset=utf-8"}, PAGE.encode())
     return None  # whatever else there is

@@ -20,14 +20,15 @@ async def main() -> None:
         server = await nursery.start(partial(serve, handler, 0, host="127.0.0.1"))
 
         message: str | bytes = ""
-        async for ws in reconnecting(server.url, initial_delay=0.01):
-            try:
-                async for message in ws:  # ends when the peer closes normally
-                    print(message)
-            except ConnectionClosed as exc:
-                print(exc)
-            if message == "visit 3":
-                break
+        async with reconnecting(server.url, initial_delay=0.01) as connections:
+            async for ws in connections:
+                try:
+                    async for message in ws:  # ends when the peer closes normally
+                        print(message)
+                except ConnectionClosed as exc:
+                    print(exc)
+                if message == "visit 3":
+                    break
 
         await server.aclose()
 

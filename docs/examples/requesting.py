@@ -6,7 +6,6 @@ from trio_pyjo_ws import Request, Response, Transaction, open_websocket, serve
 
 
 def route(ws: Transaction) -> Response | None:
-    assert ws.req is not None
     return Response(307, {"Location": "/chat"}) if ws.req.path == "/" else None
 
 

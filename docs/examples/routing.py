@@ -10,12 +10,10 @@ async def chat(ws: Transaction) -> None:
 
 
 async def feed(ws: Transaction) -> None:
-    assert ws.req is not None
     await ws.send(f"this is the feed of {ws.req.path_parameters['room']}")
 
 
 def on_request(ws: Transaction) -> Response | None:
-    assert ws.req is not None
     if ws.req.path == "/health":
         return Response(200, body="fine\n")
     if ws.req.path == "/":

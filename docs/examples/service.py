@@ -17,7 +17,6 @@ async def who(ws: Transaction) -> None:
 
 
 def on_request(ws: Transaction) -> Response | None:
-    assert ws.req is not None
     return Response(200, body="fine\n") if ws.req.path == "/health" else None
 
 

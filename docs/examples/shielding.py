@@ -19,7 +19,7 @@ async def main() -> None:
             await work(server)
         async for _ in client:
             pass
-        print(client.close)
+        print(client.closed)
 
 
 if __name__ == "__main__":

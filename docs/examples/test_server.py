@@ -9,14 +9,13 @@ from trio_pyjo_ws.testing import serve_memory
 
 
 async def greet(ws: Transaction) -> None:
-    assert ws.req
     await ws.send(f"welcome to {ws.req.target}")
     async for message in ws:
         await ws.send(message)
 
 
 def members_only(ws: Transaction) -> Response | None:
-    return None if ws.req and "Cookie" in ws.req.headers else Response(403)
+    return None if "Cookie" in ws.req.headers else Response(403)
 
 
 async def test_a_handler(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

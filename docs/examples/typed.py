@@ -29,6 +29,12 @@ async def main() -> None:
             print((await ws.receive_json(type=dict[str, Order]))["taken"])
             await ws.send(json={"article": "lamp", "count": "two"})
             print(await ws.receive_json())
+            await ws.send(json=Order("chair"))
+            await ws.send(json=Order("desk"))
+            async for answer in ws.iter_json(type=dict[str, Order]):
+                print(answer["taken"])
+                if answer["taken"].article == "desk":
+                    break
         await server.aclose()
 
 

@@ -8,7 +8,6 @@ from trio_pyjo_ws.adapters.werkzeug import WerkzeugRouter
 
 
 async def feed(ws: Transaction) -> None:
-    assert ws.req is not None
     await ws.send(f"feed {ws.req.path_parameters['number'] + 1}")  # an int, says the rule
 
 

@@ -21,12 +21,13 @@ async def main() -> None:
         except trio.WouldBlock:
             print("full:", client.statistics().bytes_unsent, "bytes wait")
 
-        with trio.move_on_after(0.1) as scope:
+        with trio.move_on_after(0.01) as scope:
             await client.send(b"c")  # waits for room
         print("cancelled, and nothing of it is queued:", scope.cancelled_caught)
 
-        print("received", len(await server.receive()), len(await server.receive()))
+        received = [await server.receive(), await server.receive()]
         await client.drain()
+        print("received", *map(len, received))
         print("bytes that wait:", client.statistics().bytes_unsent)
         nursery.cancel_scope.cancel()
 

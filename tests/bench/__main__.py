@@ -1,4 +1,8 @@
-"""Measure WebSocket libraries side by side, and write the figures, a table and a plot."""
+"""Measure WebSocket libraries side by side, and write the figures, tables and pictures.
+
+The libraries of a group run all at once, on one core with the load, and take turns in short slices: what slows the
+machine down for a while slows neighbours alike. Ratios are of neighbours, of one round.
+"""
 
 from __future__ import annotations
 
@@ -8,111 +12,105 @@ import json
 import os
 import platform
 import shlex
-import socket
+import shutil
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import figures, load, plan, plot
+from .measures import MEASURES, Target
+from .processes import TESTS, Failed, client, command, environment, free_port, redis_server, server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-TESTS = Path(__file__).resolve().parents[1]
+    from .plan import Scenario
+
+    Measure = Callable[[Scenario, float], float]
+    """The figure of one slice of so many seconds."""
+
 OUTPUT = TESTS.parent / "docs" / "benchmarks"
-PACKAGES = ["trio-pyjo-ws", "trio", "picows", "aiofastnet", "aiohttp", "websockets", "trio-websocket", "wsproto"]
-STARTING = 30.0  # seconds that a server may take until it listens
-CLIENT_STARTING = 60.0  # and that a client may take beside its measuring
+PACKAGES = ["trio-pyjo-ws", "trio", "picows", "uvloop", "aiohttp", "websockets", "trio-websocket", "coredis"]
 
 
-class Failed(Exception):  # noqa: N818 - what happened to a job
-    pass
+class Bench:
+    """A run: what is chosen, and what has been found."""
 
+    def __init__(self, libraries: list[str], scenarios: list[Scenario], arguments: argparse.Namespace) -> None:
+        self.found: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+        """By group, scenario and library, the value of each round; None where it has failed."""
+        self.missing: dict[str, str] = {}
+        """Why some are missing, by scenario and library. What has failed once is not tried again."""
+        self._libraries = libraries
+        self._scenarios = scenarios
+        self._arguments = arguments
 
-def environment(library: str) -> dict[str, str]:
-    pure = {"TRIO_PYJO_WS_PURE": "1"} if plan.LIBRARIES[library].pure else {}
-    return {**{name: value for name, value in os.environ.items() if name != "TRIO_PYJO_WS_PURE"}, **pure}
+    def run(self) -> None:
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            self._certificate, self._context = make_certificate(Path(folder))
+            for name, group in plan.GROUPS.items():
+                scenarios = [scenario for scenario in self._scenarios if scenario.group == name]
+                libraries = [library for library in self._libraries if library in group.libraries]
+                if scenarios and libraries:
+                    self.found[name] = {scenario.name: {library: [] for library in libraries} for scenario in scenarios}
+                    self._run_group(name, scenarios, libraries)
+        progress(f"done in {time.monotonic() - started:.0f} s", last=True)
 
+    def _run_group(self, name: str, scenarios: list[Scenario], libraries: list[str]) -> None:
+        group = plan.GROUPS[name]
+        rounds = min(self._arguments.rounds, group.most_rounds)
+        with ExitStack() as stack:
+            running: dict[str, Measure] = {}
+            if not group.fresh:
+                for library in libraries:
+                    self._start(stack, running, group, library)
+            for number in range(1, rounds + 1):
+                progress(f"{name}, round {number} of {rounds}")
+                for scenario in scenarios:
+                    for library in libraries if number % 2 else reversed(libraries):
+                        with ExitStack() as once:
+                            if group.fresh:
+                                self._start(once, running, group, library)
+                            self._measure(scenario, library, running)
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((load.HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def last_line(text: bytes, otherwise: str) -> str:
-    lines = text.decode(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else otherwise
-
-
-@contextmanager
-def server(library: str, module: str, *arguments: str, port: int) -> Iterator[int]:
-    """A server of this package in a process of its own, listening; gives the process's id."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(  # noqa: S603 - ours
-            [sys.executable, "-m", f"{__package__}.{module}", *arguments],
-            cwd=TESTS,
-            env=environment(library),
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
+    def _start(self, stack: ExitStack, running: dict[str, Measure], group: plan.Group, library: str) -> None:
         try:
-            end = time.monotonic() + STARTING
-            while True:
-                try:
-                    socket.create_connection((load.HOST, port), 1).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.monotonic() > end:
-                        errors.seek(0)
-                        raise Failed(last_line(errors.read(), "it does not listen")) from None
-                    time.sleep(0.02)
-            yield process.pid
-        finally:
-            process.kill()
-            process.wait()
+            running[library] = self._enter(stack, group, library)
+        except Failed as exc:
+            self.missing[f"{group.heading}: {plan.LIBRARIES[library].title}"] = str(exc)
 
+    def _enter(self, stack: ExitStack, group: plan.Group, library: str) -> Measure:
+        port, pure, against = free_port(), plan.LIBRARIES[library].pure, self._arguments.against
+        if group.server is None:
+            stack.enter_context(server(command("ours", "raw_echo", str(port)), port))
+            return stack.enter_context(
+                client(command(library, "clients", library, str(port), against=against), pure=pure)
+            )
+        tls = group.server == "tls"
+        arguments = [group.server, library, str(port), *([str(self._certificate)] if tls else [])]
+        if plan.LIBRARIES[library].redis:
+            arguments.append(stack.enter_context(redis_server()))
+        argv = command(library, "servers", *arguments, against=against)
+        process = stack.enter_context(server(argv, port, pure=pure))
+        target = Target(port, process, self._context if tls else None)
+        return lambda scenario, seconds: MEASURES[scenario.kind](scenario, target, seconds)
 
-def measure_server(job: plan.Job, seconds: float, certificate: Path, context: ssl.SSLContext) -> dict[str, float]:
-    port = free_port()
-    what = "broadcast" if job.group == "broadcast" else "echo"
-    tls = job.scenarios[0].kind == "tls"
-    extra = [str(certificate)] if tls else []
-    found: dict[str, float] = {}
-    with server(job.library, "servers", what, job.library, str(port), *extra, port=port) as pid:
-        try:
-            for scenario in job.scenarios:
-                found[scenario.name] = load.measure(scenario, port, pid, seconds, context if tls else None)
-        except OSError as exc:
-            raise Failed(f"{job.scenarios[len(found)].name}: {exc}") from exc
-    return found
-
-
-def measure_client(job: plan.Job, seconds: float, port: int) -> dict[str, float]:
-    names = [scenario.name for scenario in job.scenarios]
-    try:
-        done = subprocess.run(  # noqa: S603 - ours
-            [sys.executable, "-m", f"{__package__}.clients", job.library, str(port), str(seconds), *names],
-            cwd=TESTS,
-            env=environment(job.library),
-            capture_output=True,
-            timeout=CLIENT_STARTING + 2 * seconds * len(names),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise Failed("it does not come to an end") from exc
-    if done.returncode:
-        raise Failed(last_line(done.stderr, f"it ended with {done.returncode}"))
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    def _measure(self, scenario: Scenario, library: str, running: dict[str, Measure]) -> None:
+        what = f"{plan.GROUPS[scenario.group].heading}, {scenario.title}: {plan.LIBRARIES[library].title}"
+        value = None
+        if library in running and what not in self.missing and plan.takes_part(library, scenario):
+            try:
+                value = round(running[library](scenario, self._arguments.slice), 4)
+            except (Failed, OSError) as exc:
+                self.missing[what] = str(exc)
+        self.found[scenario.group][scenario.name][library].append(value)
 
 
 def make_certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -125,36 +123,6 @@ def make_certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return path, context
-
-
-def run(jobs: list[plan.Job], rounds: int, seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """All rounds; return the figures by group, scenario and library, and why some are missing."""
-    found: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    missing: dict[str, str] = {}
-    weights = [len(job.scenarios) + 1 for job in jobs]  # 1 for the start of the process
-    total, weighed, started = rounds * sum(weights), 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        certificate, context = make_certificate(Path(folder))
-        port = free_port()
-        with server("ours", "raw_echo", str(port), port=port):
-            for number in range(1, rounds + 1):
-                for job, weight in zip(jobs, weights, strict=True):
-                    spent = time.monotonic() - started
-                    left = f"{spent / weighed * (total - weighed):.0f} s left" if weighed else "..."
-                    progress(f"{job.title}, round {number} of {rounds}, {left}")
-                    try:
-                        if job.group == "client":
-                            new = measure_client(job, seconds, port)
-                        else:
-                            new = measure_server(job, seconds, certificate, context)
-                    except Failed as exc:
-                        missing[job.title] = str(exc)
-                        new = {}
-                    for name, value in new.items():
-                        found[job.group][name][job.library].append(round(value, 4))
-                    weighed += weight
-    progress(f"done in {time.monotonic() - started:.0f} s", last=True)
-    return found, missing
 
 
 def progress(text: str, last: bool = False) -> None:
@@ -173,9 +141,14 @@ def cpu_model() -> str:
 
 def codec_of(library: str) -> str:
     """Which of its codecs ours takes in a process as the one that is measured."""
-    command = [sys.executable, "-c", "import trio_pyjo_ws; print(trio_pyjo_ws.codec)"]
+    program = [sys.executable, "-c", "import trio_pyjo_ws; print(trio_pyjo_ws.codec)"]
     done = subprocess.run(  # noqa: S603 - ours
-        command, cwd=TESTS, env=environment(library), capture_output=True, text=True, check=True
+        program,
+        cwd=TESTS,
+        env=environment(plan.LIBRARIES[library].pure),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
@@ -189,34 +162,40 @@ def version_of(package: str) -> str:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="each round measures every library (default: 5)")
-    parser.add_argument("--seconds", type=float, default=0.4, help="for each figure of a round (default: 0.4)")
+    parser.add_argument("--rounds", type=int, default=15, help="each measures every library (default: 15)")
+    parser.add_argument("--slice", type=float, default=0.08, help="seconds, of each figure of a round (default: 0.08)")
     parser.add_argument(
         "--only",
         default="",
         metavar="WORD,...",
-        help="some groups (server, client, broadcast), scenarios (rtt, pipe:256x64, ...) or libraries (picows, ...)",
+        help=f"some groups ({', '.join(plan.GROUPS)}), scenarios (rtt, pipe:256x64, ...) or libraries (picows, ...)",
     )
-    parser.add_argument("--quick", action="store_true", help="one round of 0.1 s, to see that all works")
+    parser.add_argument(
+        "--against", metavar="PYTHON", help="an interpreter that has another version of the package, to show beside"
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of 0.02 s, to see that all works")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the CPU core that is used")
     parser.add_argument(
         "--output",
         type=Path,
-        help="the folder of the results (default: docs/benchmarks; with --only or --quick, they are only printed)",
+        help="the folder of the results (default: docs/benchmarks; with --only, --against or --quick, only printed)",
     )
     arguments = parser.parse_args()
+    words = [word for word in arguments.only.split(",") if word]
     try:
-        arguments.libraries, arguments.scenarios = plan.choose([word for word in arguments.only.split(",") if word])
+        arguments.libraries, arguments.scenarios = plan.choose(words, bool(arguments.against))
     except ValueError as exc:
         parser.error(f"--only: {exc}")
-    if arguments.rounds < 1 or arguments.seconds <= 0:
-        parser.error("--rounds is at least 1, --seconds more than 0")
-    if arguments.quick:
-        arguments.rounds, arguments.seconds = 1, 0.1
-    elif not arguments.only and arguments.output is None:
-        arguments.output = OUTPUT
+    if arguments.rounds < 1 or arguments.slice <= 0:
+        parser.error("--rounds must be at least 1, and --slice more than 0")
+    if arguments.against and shutil.which(arguments.against) is None:
+        parser.error(f"--against must be the path of an interpreter, not {arguments.against!r} (in {Path.cwd()})")
     if arguments.core not in os.sched_getaffinity(0):
         parser.error(f"--core: there is no core {arguments.core}")
+    if arguments.quick:
+        arguments.rounds, arguments.slice = 1, 0.02
+    elif not arguments.only and not arguments.against and arguments.output is None:
+        arguments.output = OUTPUT
     return arguments
 
 
@@ -224,13 +203,13 @@ def main() -> None:
     arguments = options()
     cores = len(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {arguments.core})  # and so all processes that are started from here on
-    jobs = plan.jobs(arguments.libraries, arguments.scenarios)
-    found, missing = run(jobs, arguments.rounds, arguments.seconds)
+    bench = Bench(arguments.libraries, arguments.scenarios, arguments)
+    bench.run()
     results = {
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "command": shlex.join(["nox", "-s", "bench", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])]),
         "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
+        "slice": arguments.slice,
         "machine": {
             "cpu": cpu_model(),
             "cores": cores,
@@ -239,27 +218,21 @@ def main() -> None:
         },
         "versions": {package: version_of(package) for package in PACKAGES},
         "codec": {name: codec_of(name) for name in ("ours", "ours-pure")},
-        "figures": found,
-        "missing": missing,
+        "figures": bench.found,
+        "missing": bench.missing,
     }
     print(figures.markdown(results), end="")
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        summaries = {
-            group: {
-                scenario: {library: figures.summarise(values)._asdict() for library, values in by_library.items()}
-                for scenario, by_library in by_scenario.items()
-            }
-            for group, by_scenario in found.items()
-        }
         written = {
-            "results.json": json.dumps({**results, "summaries": summaries}, indent=1) + "\n",
+            "results.json": json.dumps(results, indent=1) + "\n",
             "results.md": figures.markdown(results),
             "results.svg": plot.svg(results),
+            "summary.svg": plot.summary(results),
         }
         for name, text in written.items():
             (arguments.output / name).write_text(text, "utf-8")
-    if any(job.title in missing for job in jobs if job.library == "ours"):
+    if any(what.endswith(f": {plan.LIBRARIES['ours'].title}") for what in bench.missing):
         sys.exit("some of trio_pyjo_ws's own figures are missing")
 
 

@@ -1,20 +1,21 @@
-"""The clients, one to a process: ``python -m bench.clients LIBRARY PORT SECONDS KIND:SIZExCOUNT...``.
+"""The clients, one to a process: ``python -m bench.clients LIBRARY PORT``.
 
-Prints a JSON object: the CPU time that a message has cost this process, in microseconds, for each scenario. A message
-is one that goes out and comes back. A library is imported where it is used, so that a process holds one.
+For each line `KIND:SIZExCOUNT SECONDS` that it reads, it opens a connection, measures for a slice of so many seconds,
+and prints the CPU time that a message has cost this process, in microseconds. A message is one that goes out and comes
+back. While the others are measured it waits for the next line, and does nothing else: its loop stands still. A library
+is imported where it is used, so that a process holds one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from time import perf_counter
+from collections.abc import Awaitable, Callable, Iterator
+from time import perf_counter, process_time_ns
 from typing import Any
 
-from .load import HOST, WARM_UP, cpu_ns
+from .load import HOST, WARM_UP
 
 Repeat = Callable[[bytes, int, float], Awaitable[int]]
 """Sends a payload so many times and receives as many, again and again for so many seconds; returns how often."""
@@ -39,7 +40,7 @@ def repeat_with(send: Callable[[bytes], Awaitable[object]], receive: Callable[[]
     return repeat
 
 
-def run_ours(url: str, visits: list[Visit]) -> None:
+def run_ours(url: str, visits: Iterator[Visit]) -> None:
     import trio
 
     from trio_pyjo_ws import open_websocket
@@ -52,7 +53,7 @@ def run_ours(url: str, visits: list[Visit]) -> None:
     trio.run(main)
 
 
-def run_picows(url: str, visits: list[Visit]) -> None:
+def run_picows(url: str, visits: Iterator[Visit]) -> None:
     import picows
 
     class Client(picows.WSListener):
@@ -104,7 +105,7 @@ def run_picows(url: str, visits: list[Visit]) -> None:
     asyncio.run(main())
 
 
-def run_aiohttp(url: str, visits: list[Visit]) -> None:
+def run_aiohttp(url: str, visits: Iterator[Visit]) -> None:
     import aiohttp
 
     async def main() -> None:
@@ -116,7 +117,7 @@ def run_aiohttp(url: str, visits: list[Visit]) -> None:
     asyncio.run(main())
 
 
-def run_websockets_asyncio(url: str, visits: list[Visit]) -> None:
+def run_websockets_asyncio(url: str, visits: Iterator[Visit]) -> None:
     from websockets.asyncio.client import connect
 
     async def main() -> None:
@@ -127,7 +128,7 @@ def run_websockets_asyncio(url: str, visits: list[Visit]) -> None:
     asyncio.run(main())
 
 
-def run_websockets_trio(url: str, visits: list[Visit]) -> None:
+def run_websockets_trio(url: str, visits: Iterator[Visit]) -> None:
     import trio
     from websockets.trio.client import connect
 
@@ -139,7 +140,7 @@ def run_websockets_trio(url: str, visits: list[Visit]) -> None:
     trio.run(main)
 
 
-def run_trio_websocket(url: str, visits: list[Visit]) -> None:
+def run_trio_websocket(url: str, visits: Iterator[Visit]) -> None:
     import trio
     from trio_websocket import open_websocket_url
 
@@ -154,6 +155,7 @@ def run_trio_websocket(url: str, visits: list[Visit]) -> None:
 CLIENTS = {
     "ours": run_ours,
     "ours-pure": run_ours,  # the parent process has set the environment variable
+    "before": run_ours,  # the parent process has chosen the interpreter
     "picows": run_picows,
     "aiohttp": run_aiohttp,
     "websockets-asyncio": run_websockets_asyncio,
@@ -162,24 +164,31 @@ CLIENTS = {
 }
 
 
+def visitor(name: str, seconds: float, figures: list[float]) -> Visit:
+    size, _, count = name.partition(":")[2].partition("x")
+    payload, messages = os.urandom(int(size)), int(count or 1)
+
+    async def visit(repeat: Repeat) -> None:
+        for _ in range(WARM_UP):
+            await repeat(payload, messages, 0)
+        before = process_time_ns()
+        times = await repeat(payload, messages, seconds)
+        figures.append((process_time_ns() - before) / (times * messages) / 1000)
+
+    return visit
+
+
+def visits() -> Iterator[Visit]:
+    for line in iter(sys.stdin.readline, ""):
+        name, seconds = line.split()
+        figures: list[float] = []
+        yield visitor(name, float(seconds), figures)
+        print(*figures, flush=True)  # the connection is closed
+
+
 def main() -> None:
-    library, port, seconds, *names = sys.argv[1:]
-    figures: dict[str, float] = {}
-
-    def visitor(name: str) -> Visit:
-        size, _, count = name.partition(":")[2].partition("x")
-        payload, messages = os.urandom(int(size)), int(count or 1)
-
-        async def visit(repeat: Repeat) -> None:
-            await repeat(payload, messages, WARM_UP)
-            before = cpu_ns("self")
-            times = await repeat(payload, messages, float(seconds))
-            figures[name] = (cpu_ns("self") - before) / (times * messages) / 1000
-
-        return visit
-
-    CLIENTS[library](f"ws://{HOST}:{port}/", [visitor(name) for name in names])
-    print(json.dumps(figures))
+    library, port = sys.argv[1:]
+    CLIENTS[library](f"ws://{HOST}:{port}/", visits())
 
 
 if __name__ == "__main__":

@@ -1,50 +1,63 @@
-"""From the figures of all rounds to their medians, and to the Markdown that the documentation shows."""
+"""From the figures of all rounds to one of each, to ratios, and to the Markdown that the documentation shows."""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .plan import GROUPS, LIBRARIES, SCENARIOS, Scenario
+from .plan import BASES, GROUPS, LIBRARIES, SCENARIOS, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Results = dict[str, Any]
 """What ``results.json`` holds."""
 
-HEADINGS = {
-    "server": "Server: CPU time for a message, sent back",
-    "client": "Client: CPU time for a message, sent and received back",
-    "broadcast": "Broadcast: CPU time for a delivery",
-}
 
+class Ratio(NamedTuple):
+    """How many times another library's figure a library's is, round by round."""
 
-class Summary(NamedTuple):
     median: float
     low: float
     high: float
+    """The bounds of the middle half of the rounds."""
 
 
-def summarise(values: list[float]) -> Summary:
-    """The median of the rounds, and their lowest and highest."""
-    return Summary(statistics.median(values), min(values), max(values))
+def values(results: Results, scenario: Scenario, library: str) -> list[float | None]:
+    """One for each round, None where it has failed; empty if the library has not taken part."""
+    found: list[float | None] = results["figures"].get(scenario.group, {}).get(scenario.name, {}).get(library, [])
+    return found
 
 
-def summary_of(results: Results, scenario: Scenario, library: str) -> Summary | None:
-    """None where there is no figure."""
-    values = results["figures"].get(scenario.group, {}).get(scenario.name, {}).get(library)
-    return summarise(values) if values else None
+def figure(results: Results, scenario: Scenario, library: str) -> float | None:
+    """The quantile of the rounds that the group takes; None without a round that has not failed."""
+    found = sorted(value for value in values(results, scenario, library) if value is not None)
+    return found[int(len(found) * GROUPS[scenario.group].quantile)] if found else None
 
 
-def ratio(results: Results, scenario: Scenario, library: str) -> float | None:
-    """How many times ours a library's figure is: above 1, ours is ahead."""
-    ours, theirs = summary_of(results, scenario, "ours"), summary_of(results, scenario, library)
-    return theirs.median / ours.median if ours and theirs and ours.median > 0 else None
+def ratio(results: Results, scenario: Scenario, base: str, library: str) -> Ratio | None:
+    """How many times the base's a library's figure is: above 1, the base is ahead.
+
+    Each ratio is of one round, in which both were measured within a second. So what slows the machine down for a while
+    slows both down.
+    """
+    pairs = zip(values(results, scenario, base), values(results, scenario, library), strict=False)
+    found = [theirs / ours for ours, theirs in pairs if ours and theirs is not None]
+    if not found:
+        return None
+    if len(found) == 1:
+        return Ratio(found[0], found[0], found[0])
+    low, median, high = statistics.quantiles(found, n=4, method="inclusive")
+    return Ratio(median, low, high)
 
 
 def measured(results: Results, group: str) -> tuple[list[Scenario], list[str]]:
     """The scenarios and the libraries of a group that there are figures of."""
     scenarios = [s for s in SCENARIOS if s.group == group and results["figures"].get(group, {}).get(s.name)]
-    figures = [results["figures"][group][s.name] for s in scenarios]
-    return scenarios, [name for name in GROUPS[group] if any(figure.get(name) for figure in figures)]
+    return scenarios, [
+        name for name in LIBRARIES if any(figure(results, scenario, name) is not None for scenario in scenarios)
+    ]
 
 
 def number(value: float) -> str:
@@ -58,45 +71,46 @@ def markdown(results: Results) -> str:
     machine, versions = results["machine"], results["versions"]
     lines = [
         f"- Date: {results['date']}",
-        f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; server and load on one core",
+        f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; everything on one core",
         f"- {machine['python']}; " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         "- Codec: " + ", ".join(f"{LIBRARIES[name].title}: {codec}" for name, codec in results["codec"].items()),
-        f"- Command: `{results['command']}`; rounds: {results['rounds']}, of {results['seconds']:g} s for each figure",
+        f"- Command: `{results['command']}`; rounds: {results['rounds']}, slices of {results['slice']:g} s",
         "",
-        "![The medians as bars, on a logarithmic scale](results.svg)",
+        "![The figures as bars, on a logarithmic scale](results.svg)",
     ]
-    for group, heading in HEADINGS.items():
-        scenarios, libraries = measured(results, group)
+    for name, group in GROUPS.items():
+        scenarios, libraries = measured(results, name)
         if not scenarios:
             continue
-        lines += ["", f"## {heading}", "", "Median of the rounds (lowest to highest); less is better.", ""]
-        lines += _table(scenarios, libraries, lambda s, name: _figure(summary_of(results, s, name)))
-        others = [name for name in libraries if name != "ours"]
-        if others and "ours" in libraries:
-            lines += ["", "How many times trio_pyjo_ws's that is; above 1, trio_pyjo_ws is ahead.", ""]
-            lines += _table(scenarios, others, lambda s, name: _ratio(ratio(results, s, name)))
+        which = "median" if group.quantile == 0.5 else f"{group.quantile:.0%} quantile"
+        lines += ["", f"## {group.heading}", "", f"In {group.unit}, the {which} of the rounds; less is better.", ""]
+        lines += _table(scenarios, libraries, partial(_figure_of, results))
+        for base in BASES:
+            title = LIBRARIES[base].title
+            others = [name for name in libraries if name != base and (base == "ours" or not LIBRARIES[name].ours)]
+            if base in libraries and others:
+                what = "the median of the rounds, and their middle half"
+                lines += ["", f"Ratio to {title}, {what}; above 1, {title} is ahead.", ""]
+                lines += _table(scenarios, others, partial(_ratio_of, results, base))
     if results["missing"]:
-        lines += [
-            "",
-            "Not measured, in one round or in all:",
-            "",
-            *(f"- {what}: {why}" for what, why in results["missing"].items()),
-        ]
+        lines += ["", "Not measured:", "", *(f"- {what}: {why}" for what, why in results["missing"].items())]
     return "\n".join(lines) + "\n"
 
 
-def _table(scenarios: list[Scenario], libraries: list[str], cell: Any) -> list[str]:
+def _table(scenarios: list[Scenario], libraries: list[str], cell: Callable[[Scenario, str], str]) -> list[str]:
     rows = [["", *(LIBRARIES[name].title for name in libraries)], ["---", *("---:" for _ in libraries)]]
-    rows += [[f"{s.title} ({s.unit})", *(cell(s, name) for name in libraries)] for s in scenarios]
+    rows += [[s.title, *(cell(s, name) for name in libraries)] for s in scenarios]
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _figure(summary: Summary | None) -> str:
-    if summary is None:
-        return "-"
-    spread = f" ({number(summary.low)} to {number(summary.high)})" if summary.low < summary.high else ""
-    return number(summary.median) + spread
-
-
-def _ratio(value: float | None) -> str:
+def _figure_of(results: Results, scenario: Scenario, library: str) -> str:
+    value = figure(results, scenario, library)
     return "-" if value is None else number(value)
+
+
+def _ratio_of(results: Results, base: str, scenario: Scenario, library: str) -> str:
+    found = ratio(results, scenario, base, library)
+    if found is None:
+        return "-"
+    low, median, high = number(found.low), number(found.median), number(found.high)
+    return f"{median} ({low} to {high})" if low != high else median

@@ -1,131 +1,154 @@
-"""The plot of the medians: SVG text, bars on a logarithmic scale, one panel for each scenario.
+"""The pictures: bars of all figures on a logarithmic scale for the page, and one panel for the README.
 
-A factor of ten has the same length in all panels of a group. The picture brings its own background, and its colours
-follow the reader's preference for light or dark, which is all that a picture in a page can know.
+Each brings its own background, and its colours follow the reader's preference for light or dark, which is all that a
+picture in a page can know.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .figures import HEADINGS, Results, Summary, measured, number, summary_of
-from .plan import LIBRARIES
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from .figures import Results, figure, measured, number
+from .plan import GROUPS, LIBRARIES, Scenario
 
 if TYPE_CHECKING:
-    from .plan import Scenario
+    from collections.abc import Callable
 
-WIDTH = 760
-COLUMNS = 2
-MARGIN = 20
-LABELS = 150  # the width of the names
-VALUES = 52  # the width of a value after its bar
-BAR = 16  # the height of a row
-HEAD = 40  # of a group
-TITLE = 26  # of a panel
-AXIS = 34  # below it
+    from matplotlib.axes import Axes
 
-STYLE = """
-text { font: 11px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2328; }
-.heading { font-size: 14px; font-weight: 600; }
-.title { font-size: 12px; font-weight: 600; }
-.ours { font-weight: 600; }
-.muted { fill: #59636e; }
-.end { text-anchor: end; }
-.middle { text-anchor: middle; }
-.ground { fill: #ffffff; }
-.grid { stroke: #d8dee4; }
-.spread { stroke: #1f2328; stroke-opacity: 0.7; }
-.bar { fill: #a8b1bb; }
-.bar-ours { fill: #0969da; }
-.bar-variant { fill: #80b4ec; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3; }
-  .muted { fill: #9198a1; }
-  .ground { fill: #0d1117; }
-  .grid { stroke: #30363d; }
-  .spread { stroke: #e6edf3; }
-  .bar { fill: #656c76; }
-  .bar-ours { fill: #4493f8; }
-  .bar-variant { fill: #1f4f8f; }
+WIDTH, COLUMNS, MARGIN = 760, 2, 10
+LABELS = 155  # the width of the names
+BAR = 17  # the height of a row
+HEADING, TITLE, AXIS = 40, 26, 30  # the heights of the head of a group, and of what is above and below a panel's bars
+
+SUMMARY = Scenario("server", "talk", 256, 200)
+SUMMARY_SIZE = 720, 420
+SUMMARY_LIBRARIES = (
+    *("ours-callback", "ours", "picows", "aiohttp"),
+    *("websockets-asyncio", "websockets-trio", "trio-websocket"),
+)
+
+# A colour in the light, and the one in the dark that takes its place.
+GROUND, TEXT, MUTED, GRID = "#ffffff", "#1f2328", "#59636e", "#d8dee4"
+OURS, VARIANT, OTHER = "#0969da", "#80b4ec", "#a8b1bb"
+DARK = {
+    GROUND: "#0d1117",
+    TEXT: "#e6edf3",
+    MUTED: "#9198a1",
+    GRID: "#30363d",
+    OURS: "#4493f8",
+    VARIANT: "#2a66b8",
+    OTHER: "#656c76",
 }
-""".strip()
+STYLE: dict[Any, Any] = {
+    "axes.facecolor": GROUND,
+    "axes.edgecolor": GRID,
+    "axes.titlecolor": TEXT,
+    "figure.facecolor": GROUND,
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["system-ui", "DejaVu Sans", "sans-serif"],
+    "grid.color": GRID,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "trio_pyjo_ws",
+    "text.color": TEXT,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GROUND,
+    "ytick.labelcolor": TEXT,
+}
+
+
+PX = 72 / 96
+"""Points of a pixel: what matplotlib measures in, and what a page does."""
 
 
 def svg(results: Results) -> str:
-    """The whole picture."""
-    body: list[str] = []
-    y = MARGIN
-    for group, heading in HEADINGS.items():
-        scenarios, libraries = measured(results, group)
-        if not scenarios:
-            continue
-        body.append(_text(MARGIN, y + 14, heading, "heading"))
-        y += HEAD
-        rows = {s: [(name, summary_of(results, s, name)) for name in libraries] for s in scenarios}
-        axes = {s: axis([summary for _, summary in row if summary]) for s, row in rows.items()}
-        decades = max(last - first for first, last in axes.values())
-        height = TITLE + BAR * len(libraries) + AXIS
-        for index, scenario in enumerate(scenarios):
-            left = MARGIN + index % COLUMNS * ((WIDTH - MARGIN) // COLUMNS)
-            top = y + index // COLUMNS * height
-            body += _panel(left, top, scenario, rows[scenario], axes[scenario][0], decades)
-        y += math.ceil(len(scenarios) / COLUMNS) * height + MARGIN
-    label = "CPU time and memory of WebSocket libraries, bars on a logarithmic scale"
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">',
-        f"<title>{label}</title>",
-        f"<style>\n{STYLE}\n</style>",
-        f'<rect class="ground" width="{WIDTH}" height="{y}" rx="6"/>',
-    ]
-    return "\n".join([*head, *body, "</svg>\n"])
+    """All panels, group by group, one for each scenario; a factor of ten has one length in a group."""
+    groups = [(GROUPS[name].heading, *measured(results, name)) for name in GROUPS]
+    rows = [(math.ceil(len(scenarios) / COLUMNS), TITLE + BAR * len(names) + AXIS) for _, scenarios, names in groups]
+    height = sum(HEADING + count * each for count, each in rows if count) + AXIS
+    with mpl.rc_context(STYLE):
+        canvas = _canvas(WIDTH, height)
+        top = AXIS / 2
+        for (heading, scenarios, names), (count, each) in zip(groups, rows, strict=True):
+            if not scenarios:
+                continue
+            canvas.text(MARGIN / WIDTH, 1 - (top + 16) / height, heading, size=14 * PX, weight="bold")
+            top += HEADING
+            bars = [[(name, figure(results, scenario, name)) for name in names] for scenario in scenarios]
+            ends = [axis([value for _, value in row if value]) for row in bars]
+            decades = max(last - first for first, last in ends)
+            for index, (scenario, row, (first, _)) in enumerate(zip(scenarios, bars, ends, strict=True)):
+                left, above = MARGIN + index % COLUMNS * WIDTH / COLUMNS, top + index // COLUMNS * each
+                title = f"{scenario.title} ({GROUPS[scenario.group].unit})"
+                canvas.text(left / WIDTH, 1 - (above + 16) / height, title, size=12 * PX, weight="bold")
+                size = (WIDTH / COLUMNS - LABELS - 60) / WIDTH, BAR * len(names) / height
+                axes = canvas.add_axes(((left + LABELS) / WIDTH, 1 - (above + each - AXIS) / height, *size))
+                axes.set(xscale="log", xlim=(10**first, 10 ** (first + decades)))
+                _bars(axes, row, 11 * PX, number)
+            top += count * each
+        return _picture(canvas)
 
 
-def axis(summaries: list[Summary]) -> tuple[int, float]:
-    """The logarithms between which all medians and spreads lie.
+def summary(results: Results) -> str:
+    """One panel: CPU time of a message for a server that many connections talk with."""
+    width, height = SUMMARY_SIZE
+    row = [(name, figure(results, SUMMARY, name)) for name in SUMMARY_LIBRARIES]
+    with mpl.rc_context(STYLE):
+        canvas = _canvas(width, height)
+        canvas.text(0.03, 0.92, "A server that 200 clients talk with", size=24 * PX, weight="bold")
+        canvas.text(
+            0.03, 0.84, "CPU time for a message of 256 bytes, sent back: less is better", size=18 * PX, color=MUTED
+        )
+        axes = canvas.add_axes((0.36, 0.03, 0.5, 0.77))
+        axes.set(xlim=(0, max(value or 0 for _, value in row) or 1), xticks=[])
+        _bars(axes, row, 20 * PX, lambda value: f"{number(value)} µs")
+        return _picture(canvas)
+
+
+def axis(values: list[float]) -> tuple[int, float]:
+    """The logarithms between which all values lie.
 
     The first is that of a power of ten, so low that each bar has a length; the last is past the next one.
     """
-    values = [value for summary in summaries for value in summary if value > 0] or [1.0]
-    first = math.floor(math.log10(min(values) / 1.3))
-    return first, max(math.log10(max(values)), first + 1)
+    first = math.floor(math.log10(min(values, default=1.0) / 1.3))
+    return first, max(math.log10(max(values, default=1.0)), first + 1)
 
 
-def _panel(
-    left: int, top: int, scenario: Scenario, row: list[tuple[str, Summary | None]], first: int, decades: float
-) -> list[str]:
-    start = left + LABELS
-    width = (WIDTH - MARGIN) // COLUMNS - MARGIN - LABELS - VALUES
-    bottom = top + TITLE + BAR * len(row)
-
-    def x(value: float) -> float:
-        return start + width * max(0.0, math.log10(value) - first) / decades if value > 0 else start
-
-    out = [
-        _text(left, top + 14, scenario.title, "title"),
-        _text(start + width + VALUES, top + 14, f"{scenario.unit}, log scale", "muted end"),
-    ]
-    for decade in range(first, first + math.floor(decades) + 1):
-        at = x(10.0**decade)
-        out.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + TITLE - 4}" y2="{bottom + 4}"/>')
-        out.append(_text(at, bottom + 16, f"{10.0**decade:g}", "muted middle"))
-    for index, (name, summary) in enumerate(row):
-        library = LIBRARIES[name]
-        y = top + TITLE + BAR * index
-        out.append(_text(start - 6, y + 12, library.title, "ours end" if name == "ours" else "end"))
-        if summary is None:
-            out.append(_text(start + 4, y + 12, "no figure", "muted"))
-            continue
-        low, median, high = x(summary.low), x(summary.median), x(summary.high)
-        kind = "bar-ours" if name == "ours" else "bar-variant" if library.ours else "bar"
-        out += [
-            f'<rect class="{kind}" x="{start}" y="{y + 2}" width="{median - start:.1f}" height="{BAR - 4}"/>',
-            f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{y + BAR // 2}" y2="{y + BAR // 2}"/>',
-            _text(max(high, median) + 5, y + 12, number(summary.median), "ours" if name == "ours" else ""),
-        ]
-    return out
+def _bars(axes: Axes, row: list[tuple[str, float | None]], size: float, show: Callable[[float], str]) -> None:
+    start = axes.get_xlim()[0]
+    for index, (name, value) in enumerate(row):
+        if value:
+            colour = OURS if name == "ours" else VARIANT if LIBRARIES[name].ours else OTHER
+            axes.barh(index, value - start, 0.75, left=start, color=colour, zorder=2)
+        text = show(value) if value else "no figure"
+        axes.annotate(text, (value or start, index), (size / 2, 0), textcoords="offset points", va="center", size=size)
+    axes.set_yticks(range(len(row)), [LIBRARIES[name].title for name, _ in row], size=size)
+    axes.set_ylim(len(row) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(length=0, labelsize=size)
+    axes.minorticks_off()
+    axes.spines[:].set_visible(False)
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}"' + (f' class="{kind}"' if kind else "") + f">{escape(text)}</text>"
+def _canvas(width: float, height: float) -> Figure:
+    return Figure(figsize=(width / 96, height / 96))
+
+
+def _picture(canvas: Figure) -> str:
+    """The SVG, with the colours of the dark beside those that matplotlib has written."""
+    file = io.StringIO()
+    canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    dark = "".join(
+        f'[style*="{kind}: {light}"] {{ {kind}: {colour} !important }}\n'
+        for light, colour in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark) {{\n{dark}}}</style>"
+    return file.getvalue().replace("</svg>", f"{style}\n</svg>")

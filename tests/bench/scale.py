@@ -15,10 +15,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from . import load
-from .__main__ import free_port, server
+from .measures import WARM_CONNECTIONS
+from .processes import command, free_port, server
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
 CROWDS = [1, 100, 1000, 5000]
@@ -31,63 +31,46 @@ PONG = b"\x8a\x06there?"
 
 def crowd(port: int, pid: int, seconds: float, count: int) -> tuple[float, float]:
     """CPU time of a message of 256 bytes alone, and of one of 64 of 32 bytes, while ``count`` connections are open."""
-    streams = [load.open_websocket(port) for _ in range(count)]
-    try:
-        load._settle(pid)
+    with load.many(port, count) as streams:
+        load.settle(pid)
         alone = load.masked_frame(os.urandom(256))
         together = load.masked_frame(os.urandom(32)) * 64
         return (
-            load._cost(partial(load._exchange, streams[0], alone, load.unmasked_size(256)), 1, pid, seconds),
-            load._cost(partial(load._exchange, streams[0], together, 64 * load.unmasked_size(32)), 64, pid, seconds),
+            load.slice_of(partial(load.exchange, streams[0], alone, load.unmasked_size(256)), 1, pid, seconds),
+            load.slice_of(partial(load.exchange, streams[0], together, 64 * load.unmasked_size(32)), 64, pid, seconds),
         )
-    finally:
-        close(streams, pid)
 
 
 def large(port: int, pid: int, seconds: float, size: int) -> float:
     """CPU time of 64 KiB in a message of ``size`` bytes."""
     with load.open_websocket(port) as stream:
-        once = partial(load._exchange, stream, load.masked_frame(os.urandom(size)), load.unmasked_size(size))
-        return load._cost(once, size >> 16, pid, seconds)
+        once = partial(load.exchange, stream, load.masked_frame(os.urandom(size)), load.unmasked_size(size))
+        return load.slice_of(once, size >> 16, pid, seconds)
 
 
 def fragments(port: int, pid: int, seconds: float, count: int) -> float:
     """CPU time of a fragment in a message of ``count`` fragments of one byte."""
     with load.open_websocket(port) as stream:
-        once = partial(load._exchange, stream, message_in_fragments(count), load.unmasked_size(count))
-        return load._cost(once, count, pid, seconds)
-
-
-def message_in_fragments(count: int) -> bytes:
-    """A binary message of ``count`` bytes, each in a frame of its own."""
-    rest = load.masked_frame(b"x", opcode=0)[1:]
-    return b"\x02" + rest + (b"\0" + rest) * (count - 2) + b"\x80" + rest
+        blob = load.message_in_fragments(bytes(count), count)
+        once = partial(load.exchange, stream, blob, load.unmasked_size(count))
+        return load.slice_of(once, count, pid, seconds)
 
 
 def idle(port: int, pid: int, count: int) -> tuple[float, float]:
     """KiB of each of ``count`` idle connections, and the CPU time of a ping; each of them has answered one."""
-    streams = [load.open_websocket(port) for _ in range(load.WARM_CONNECTIONS)]
-    try:
-        load._settle(pid)
+    with load.many(port, WARM_CONNECTIONS):
+        load.settle(pid)
         before = load.resident_kib(pid)
-        streams += [load.open_websocket(port) for _ in range(count)]
-        load._settle(pid)
-        memory = (load.resident_kib(pid) - before) / count
-        spent = load.cpu_ns(pid)
-        for stream in streams:
-            stream.sendall(PING)
-        for stream in streams:
-            if stream.recv(len(PONG)) != PONG:
-                raise ConnectionError("a ping was not answered")
-        return memory, (load.cpu_ns(pid) - spent) / len(streams) / 1000
-    finally:
-        close(streams, pid)
-
-
-def close(streams: list[socket.socket], pid: int) -> None:
-    for stream in streams:
-        stream.close()
-    load._settle(pid)
+        with load.many(port, count) as streams:
+            load.settle(pid)
+            memory = (load.resident_kib(pid) - before) / count
+            spent = load.cpu_ns(pid)
+            for stream in streams:
+                stream.sendall(PING)
+            for stream in streams:
+                if stream.recv(len(PONG)) != PONG:
+                    raise ConnectionError("a ping was not answered")
+            return memory, (load.cpu_ns(pid) - spent) / len(streams) / 1000
 
 
 def medians(measure: Callable[[int], float], among: Sequence[int], rounds: int) -> list[float]:
@@ -108,16 +91,16 @@ def show(title: str, among: Sequence[str], rows: dict[str, list[float]]) -> None
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Whether the cost stays flat.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured; 5")
-    parser.add_argument("--seconds", type=float, default=0.4, help="for each figure of a round; 0.4")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is measured; 15")
+    parser.add_argument("--slice", type=float, default=0.1, help="seconds, of each figure of a round; 0.1")
     parser.add_argument("--quick", action="store_true", help="one short round of the small ones, to see that all works")
     options = parser.parse_args(arguments)
-    rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.seconds)
+    rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.slice)
     part = 2 if options.quick else None
     crowds, sizes, counts = CROWDS[:part], SIZES[:part], FRAGMENTS[:part]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     port = free_port()
-    with server("ours", "servers", "echo", "ours", str(port), port=port) as pid:
+    with server(command("ours", "servers", "echo", "ours", str(port)), port) as pid:
         memory, ping = idle(port, pid, 100 if options.quick else IDLE)  # first: in a process that has served nothing
         show(
             "Idle connections", [f"{100 if options.quick else IDLE:,}"], {"KiB of each": [memory], "µs a ping": [ping]}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pytest
 import trio
@@ -14,6 +16,9 @@ import trio
 import trio_pyjo_ws
 from trio_pyjo_ws import Transaction
 from trio_pyjo_ws.cli.main import make_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # The package that the tests see, whether it is installed or on PYTHONPATH.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(trio_pyjo_ws.__file__).parent.parent), "PYTHONIOENCODING": "utf-8"}
@@ -66,6 +71,15 @@ class Pipes:
             assert byte, f"the program has closed its output after {line!r}"
             line += byte
         return line.decode().rstrip("\n")
+
+    @contextmanager
+    def print_to_terminal(self) -> Iterator[Callable[[], str]]:
+        """Standard output is a terminal, and what it shows is what the function returns."""
+        controller, terminal = pty.openpty()
+        self._stdout.close()
+        self._stdout = io.TextIOWrapper(os.fdopen(terminal, "wb", 0), "utf-8", write_through=True)
+        with os.fdopen(controller, "rb", 0) as screen:
+            yield lambda: screen.read(4096).decode()
 
     def read_rest(self) -> str:
         self._stdout.close()

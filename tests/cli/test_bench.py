@@ -70,6 +70,20 @@ async def test_a_load(pipes: Pipes, start_server: StartServer) -> None:
     assert pipes.told == ""
 
 
+@pytest.mark.parametrize("columns", ["20", "40", "132"])
+async def test_the_histogram_is_as_wide_as_the_terminal(
+    columns: str, pipes: Pipes, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    server = await start_server(echo)
+    assert await pipes.run("bench", "-c", "1", "-d", "0.1", str(server.url)) == 0
+    widest = max(map(len, pipes.read_rest().splitlines()[2:]))
+    if columns == "20":
+        assert widest <= 24  # narrower it cannot be: the bars have a column
+    else:
+        assert int(columns) - 2 <= widest < int(columns)
+
+
 async def test_as_json(pipes: Pipes, start_server: StartServer) -> None:
     server = await start_server(echo, compression=True)
     arguments = ["--json", "--compress", "-c", "2", "-r", "200", "-d", "0.2"]

@@ -24,6 +24,12 @@ class GroupError(Exception):
         (ValueError("two\n  lines \x1b[2J"), r"ValueError: two lines \x1b[2J"),
         (RuntimeError(), "RuntimeError"),
         (trio.TooSlowError(), "timed out"),
+        (OSError(), "OSError"),
+        (OSError("all attempts failed"), "all attempts failed"),
+        (FileNotFoundError(2, "No such file or directory"), "No such file or directory"),
+        (FileNotFoundError(2, "No such file", "/x"), "[Errno 2] No such file: '/x'"),
+        (ImportError("pip install"), "pip install"),
+        (trio.TooSlowError("ws://test/ was not open"), "ws://test/ was not open"),
         (GroupError(GroupError(KeyError("a"), ValueError("b"))), "KeyError: 'a'"),
     ],
 )

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from trio_pyjo_ws.cli import main
 from trio_pyjo_ws.cli.inspect import describe_frame
@@ -125,13 +126,37 @@ async def test_captured_bytes_that_end_within_a_frame(pipes: Pipes, tmp_path: Pa
     path.write_bytes(b"\x81\x05Hello\x81\x05He")
     assert await pipes.run("inspect", str(path)) == 1
     assert pipes.read_rest() == f"at 0: 7 bytes\n{RECEIVED}\n"
-    assert pipes.told == "bytes left that are no whole frame: 4\n"
+    assert pipes.told == "4 bytes left: not a whole frame\n"
 
 
-def test_what_is_no_target(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "/no/such/file"]) == 3
-    assert "No such file" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as caught:
-        main(["inspect", "http://localhost/"])
-    assert caught.value.code == 2
-    assert "accepted are 'ws' and 'wss'" in capsys.readouterr().err
+def test_another_target_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for target, reason in [
+        ("/no/such/file", "cannot read '/no/such/file': No such file or directory"),
+        ("ftp://localhost/", "unsupported URL scheme 'ftp'"),
+    ]:
+        with pytest.raises(SystemExit) as caught:
+            main(["inspect", target])
+        assert caught.value.code == 2
+        assert reason in capsys.readouterr().err
+
+
+async def test_a_host_and_port_is_a_server_unless_there_is_a_file(
+    pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.RaisesGroup(OSError, flatten_subgroups=True):
+        await pipes.run("inspect", "127.0.0.1:1")
+    await trio.Path("127.0.0.1:1").write_bytes(b"\x81")
+    assert await pipes.run("inspect", "127.0.0.1:1") == 1
+    assert pipes.told == "1 bytes left: not a whole frame\n"
+
+
+async def test_no_frame_comes_that_was_not_asked_for(
+    pipes: Pipes, start_server: StartServer, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def keep_silent(_: Transaction) -> None:
+        await trio.sleep(3600)
+
+    server = await start_server(keep_silent, ping_interval=None)
+    assert await pipes.run("inspect", "--wait", "inf", str(server.url)) == 0
+    assert re.findall(r"Opcode: \d+ \((\w+)\)", pipes.read_rest()) == ["close"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
+import trio
 
+from trio_pyjo_ws import codec, zlib_name
 from trio_pyjo_ws.cli import demo, main
 from trio_pyjo_ws.cli.main import PROGRAMS
 
@@ -41,12 +45,56 @@ def test_every_program_explains_itself(
     assert capsys.readouterr().out.startswith(f"usage: trio-pyjo-ws {name}")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--nonsense"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["--nonsense"]])
 def test_other_arguments_are_refused(arguments: list[str]) -> None:
     done = run_module(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: trio-pyjo-ws ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["demo", "--wbe"], "unrecognized arguments: --wbe (did you mean --web?)"),
+        (
+            ["bench", "--connection=3", "ws://test/"],
+            "unrecognized arguments: --connection=3 (did you mean --connections?)",
+        ),
+        (["connect", "--max_size", "3", "ws://test/"], "unrecognized arguments: --max_size (did you mean --max-size?)"),
+        (["connect", "ws://test/", "Hello"], "unrecognized arguments: Hello"),
+        (["inspect", "--he", "ws://test/"], "unrecognized arguments: --he"),  # never abbreviated
+    ],
+)
+def test_a_wrong_option_prints_the_usage_of_its_own_program(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    usage, _, error = capsys.readouterr().err.partition("\ntrio-pyjo-ws")
+    assert usage.startswith(f"usage: trio-pyjo-ws {arguments[0]} ")
+    assert error.startswith(f" {arguments[0]}: error: {message}")
+
+
+def test_version_names_what_a_report_needs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(
+        f"trio-pyjo-ws {version('trio-pyjo-ws')}; codec: {codec}; {zlib_name}; trio {trio.__version__}; "
+    )
+
+
+def test_a_program_may_be_started_without_standard_streams() -> None:
+    """`<&- >&- 2>&-`: descriptors 0 to 2 would otherwise be those of whatever is opened next."""
+    program = "import sys\nfrom trio_pyjo_ws.cli import main\nexit(main(['connect', 'ws://127.0.0.1:1/']))"
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- >&- 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], env=ENVIRONMENT, timeout=60, check=False)  # noqa: S603 - ours
+    assert done.returncode == 3
 
 
 class GroupError(BaseException):

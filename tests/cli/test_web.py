@@ -54,6 +54,7 @@ async def test_the_page_and_its_socket_come_from_one_port(pipes: Pipes) -> None:
     announced = r"Open http(://127\.0\.0\.1:\d+/) in two windows of a browser\. Ctrl-C stops the server\."
     async with running(pipes, program=("demo", "--web"), announced=announced) as place:
         url = f"ws{place}"
+        assert await pipes.read_line() == f"Its WebSocket is {url}socket"
         answer = await get(url, "/")
         assert answer.startswith(b"HTTP/1.1 200 ")
         async with open_websocket(f"{url}socket") as ws:

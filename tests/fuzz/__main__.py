@@ -27,7 +27,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
     """Fuzz one target in this process, which ends with that."""
     import atheris
 
-    with atheris.instrument_imports(include=["trio_pyjo_ws.wire", "h11"]):
+    with atheris.instrument_imports(include=["trio_pyjo_ws.wire", "pure_trio_pyjo_ws.wire", "h11"]):
         module = import_module(f".{target}", __package__)
     atheris.Setup([target, *arguments], module.check)
     atheris.Fuzz()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from trio_pyjo_ws.errors import HandshakeError
-from trio_pyjo_ws.wire import negotiate
+from trio_pyjo_ws.handshake import negotiate
+from trio_pyjo_ws.handshake.http1 import ClientHandshake, ServerHandshake
+from trio_pyjo_ws.handshake.messages import Request, Response
+from trio_pyjo_ws.handshake.url import Url
 from trio_pyjo_ws.wire.deflate import Deflate
-from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake, Url
-from trio_pyjo_ws.wire.negotiate import Request, Response
 from trio_pyjo_ws.wire.protocol import Agreement, Protocol, State
 
 from .cutting import pieces

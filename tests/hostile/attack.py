@@ -22,9 +22,8 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, wait_all_tasks_blocked
 
 from trio_pyjo_ws import ConnectionClosed, Transaction, connect, serve_listeners
-from trio_pyjo_ws.wire import _codec
-from trio_pyjo_ws.wire.frames import Frame, Opcode, parse_frame
-from trio_pyjo_ws.wire.negotiate import accept_value
+from trio_pyjo_ws.handshake.negotiate import accept_value
+from trio_pyjo_ws.wire.frames import Frame, Opcode, apply_mask, parse_frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -189,7 +188,7 @@ class Peer:
     def frame(self, head: int, payload: bytes = b"", *, form: int | None = None, masked: bool | None = None) -> bytes:
         """The bytes of a frame, masked as the role of the peer asks, or as ``masked`` says."""
         header = self.header(head, len(payload), form=form, masked=masked)
-        return header + (bytes(_codec.apply_mask(payload, KEY)) if header.endswith(KEY) else payload)
+        return header + (apply_mask(payload, KEY) if header.endswith(KEY) else payload)
 
     def fragments(self, head: int, payload: bytes, count: int) -> bytes:
         """A message in so many fragments; ``head`` is the first byte of it in one."""

@@ -1,4 +1,4 @@
-"""What the hostile tests run over: both twins of the codec, both roles, streams in memory and sockets."""
+"""What the hostile tests run over: both roles, streams in memory and sockets."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trio_pyjo_ws.wire import _codec, _compiled, frames, protocol
-
 from .attack import attacked as open_attacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
-
-
-@pytest.fixture(params=[_codec, _compiled], ids=["pure", "compiled"])
-def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The codec that serves, in place of the one that was chosen when the package was imported."""
-    twin: ModuleType = request.param
-    for module in (frames, protocol):
-        for name in ("Decoder", "apply_mask", "encode"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, getattr(twin, name))
-    return twin
 
 
 @pytest.fixture(params=["client", "server"])
@@ -48,7 +34,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def attacked(role: str, codec: ModuleType, quiet: None) -> Callable[..., Any]:
+def attacked(role: str, quiet: None) -> Callable[..., Any]:
     """Opens a connection whose peer is hostile: ``async with attacked(**options) as peer``.
 
     In memory, or over a socket where the test says so. Where memory is measured it does: what is on its way is in the

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_pyjo_ws import Deflate, Opcode
-from trio_pyjo_ws.wire import deflate
+from trio_pyjo_ws.wire.deflate import MAX_STREAMS
 
+from ..metering import Meter
 from .attack import BINARY, CLOSE, LIMIT, PING, RSV1, TEXT, peak_memory
 
 if TYPE_CHECKING:
@@ -154,36 +155,6 @@ async def test_54_a_final_block_ends_neither_the_message_nor_the_window(
         await peer.ends_normally()
 
 
-class Meter:
-    """Counts what zlib is given, and what it copies because it stands behind an end: its work, but for the output."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.work = 0
-        self._choose = deflate._for_decompressing
-        monkeypatch.setattr(deflate, "_for_decompressing", lambda bits: self._of(self._choose(bits)))
-
-    def _of(self, module: Any) -> Any:
-        meter = self
-
-        class Decompressor:
-            def __init__(self, *arguments: Any, **named: Any) -> None:
-                self._inner = module.decompressobj(*arguments, **named)
-                meter.work += 1000 + len(named["zdict"])
-
-            def decompress(self, data: bytes, max_length: int) -> bytes:
-                output: bytes = self._inner.decompress(data, max_length)
-                meter.work += 10 + len(data) + len(self._inner.unused_data)
-                return output
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self._inner, name)
-
-        class Module:
-            decompressobj = Decompressor
-
-        return Module
-
-
 async def work_for(peer: Peer, meter: Meter, data: bytes, expected: int) -> int:
     before = meter.work
     await peer.pour(data)
@@ -208,16 +179,18 @@ async def test_55_many_tiny_messages_cost_what_one_costs_times_their_number(
 
 
 @pytest.mark.parametrize("fragments", [1, 100])
-async def test_55_many_streams_in_one_message_cost_what_one_costs_times_their_number(
+async def test_55_many_streams_in_one_message_are_too_many(
     attacked: Attacked, fragments: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    def message(streams: int) -> bytes:
-        return peer.fragments(RSV1 | BINARY, window + compressed(b"a", final=True) * streams, fragments)
-
+    """Each makes zlib begin anew. No sender has more than one, or one for each fragment."""
     meter = Meter(monkeypatch)
     window = block_of_zeros(32_768)  # as large as it gets, from the beginning
+    stream = compressed(b"a", final=True)
     async with attacked(over="socket", compression=True) as peer:
-        few = await work_for(peer, meter, message(2000), 34_768)
-        many = await work_for(peer, meter, message(8000), 40_768)
-        assert many < 5 * few  # the square would be 16 times as much
-        await peer.is_closed_with(1006)
+        allowed = peer.fragments(RSV1 | BINARY, window + stream * MAX_STREAMS, fragments)
+        one = await work_for(peer, meter, allowed, 32_768 + MAX_STREAMS)
+        assert await work_for(peer, meter, allowed * 3, 3 * (32_768 + MAX_STREAMS)) <= 3 * one
+        before = meter.work
+        await peer.pour(peer.fragments(RSV1 | BINARY, window + stream * 8000, fragments))
+        await peer.fails_with(1008)
+        assert meter.work - before < 3 * one

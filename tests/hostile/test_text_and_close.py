@@ -106,7 +106,7 @@ async def test_41_a_code_that_may_be_sent_is_answered(attacked: Attacked, code: 
     async with attacked() as peer:
         peer.send(peer.frame(CLOSE, code.to_bytes(2, "big") + b"why"))
         await wait_all_tasks_blocked()
-        assert [frame.payload for frame in peer.read()] == [code.to_bytes(2, "big")]
+        assert [frame.payload for frame in peer.read()] == [code.to_bytes(2, "big") + b"why"]
         await (peer.ends_normally() if code == 1000 else peer.is_closed_with(code))
 
 
@@ -207,11 +207,11 @@ async def test_45_both_close_at_once(attacked: Attacked, over: str, autojump_clo
         assert application.took == 0
 
 
-async def test_45_both_close_at_once_and_both_are_ours(codec: Any, autojump_clock: MockClock) -> None:
+async def test_45_both_close_at_once_and_both_are_ours(autojump_clock: MockClock) -> None:
     closed: dict[str, Close] = {}
 
     async def finish(ws: Transaction, code: int) -> None:
-        closed[ws._protocol.role] = await ws.finish(code)
+        closed[ws.__connection__.protocol.role] = await ws.finish(code)
 
     async with trio.open_nursery() as nursery:
         client, server = open_memory_pair(nursery)
@@ -263,7 +263,7 @@ async def test_47_a_close_does_not_wait_behind_a_full_queue(
         await wait_all_tasks_blocked()
         await peer.ends_normally()
         assert application.took == 0
-        assert application.closed == Close(1000)
+        assert application.closed == Close(1000, "enough")  # It was answered without a reason.
         # What was queued stays readable, and then it ends.
         assert [peer.ws.receive_nowait() for _ in range(4)] == [f"message {number} " for number in range(4)]
         with pytest.raises(trio.ClosedResourceError):

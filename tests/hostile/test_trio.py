@@ -106,7 +106,7 @@ async def test_66_cancelled_at_every_checkpoint_it_is_whole_or_closed(link: str,
             is_whole = received[-1:] == ["last"]
             sent = received[:-1] if is_whole else received
             assert sent == messages[: len(sent)]
-            assert is_whole or ws.close == (1006, "the connection was lost without a closing handshake")
+            assert is_whole or ws.closed == (1006, "the connection was lost without a closing handshake")
             assert not server.server.connections
             nursery.cancel_scope.cancel()
         return done
@@ -229,9 +229,9 @@ async def test_69_a_cancelled_aclose_closes_the_socket(
             pair = open_memory_pair(nursery, streams=open_streams(link, nursery, role), max_websocket_size=1_000_000)
             async with trio.open_nursery() as handshakes:
                 for side in pair:
-                    handshakes.start_soon(side._transport.do_handshake)  # which there is for TLS only
+                    handshakes.start_soon(side.__connection__.transport.do_handshake)  # which there is for TLS only
             ws, peer = pair if role == "client" else pair[::-1]
-            descriptor = ws._transport._fd  # type: ignore[attr-defined]
+            descriptor = ws.__connection__.transport.fd  # type: ignore[attr-defined]
             if behind:
                 ws.send_nowait(bytes(behind))  # Close has to wait for the kernel to take this.
             done = await run_cancelled(pause, ws.aclose)
@@ -342,7 +342,7 @@ async def test_72_a_handler_that_crashes_closes_with_1011_and_its_siblings_live(
         await crashing.receive()
     assert raised.value.close == Close(1011, "")  # What went wrong is nobody's business.
     await trio.testing.wait_all_tasks_blocked()
-    assert len(service.server.connections) == len(service.server._scopes) == 3
+    assert len(service.server.connections) == service.server._service.sessions == 3
     for number, sibling in enumerate([*siblings, await service.connect()]):
         await sibling.send(str(number))
         assert await sibling.receive() == str(number)
@@ -393,7 +393,7 @@ async def test_73_shutdown_tells_everybody_and_is_bounded(
     for stream in in_handshake:
         assert status(await read_to_end(stream)) == 503
     assert len(ended) == 5
-    assert not service.server._scopes
+    assert not service.server._service.sessions
     expected = 10.0 if peers == "that say nothing more" or handlers == "that hang" else 0.0
     assert stopped == max(expected, 3.0 if handlers == "that clean up" else 0.0)
     with pytest.raises(trio.BrokenResourceError):
@@ -406,7 +406,7 @@ async def test_73_nobody_is_let_in_any_more(nursery: trio.Nursery) -> None:
     async with open_websocket(server.url or "") as ws:
         nursery.start_soon(drain, ws)
         await server.aclose()
-        assert ws.close == Close(1001, "the server is shutting down")
+        assert ws.closed == Close(1001, "the server is shutting down")
     with pytest.raises(OSError, match="connect"):
         await trio.open_tcp_stream("127.0.0.1", server.port)
 
@@ -464,16 +464,16 @@ async def test_74_connections_that_come_and_go_leave_nothing_behind(nursery: tri
             for _ in range(AT_ONCE):
                 inner.start_soon(some, count // AT_ONCE)
         with trio.fail_after(10):
-            while server._scopes:
+            while server._service.sessions:
                 await trio.testing.wait_all_tasks_blocked(0.001)
         # Up to a thousand deadlines that are over stay in trio's heap; what they are at the moment is chance.
         trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._prune()
         gc.collect()
         assert not server.connections
-        assert not server._admission._addresses
-        assert not server._admission._counts
-        assert server._housekeeper.deadlines == 0
-        assert not server._housekeeper._members
+        assert server._service.admission._connections == 0
+        assert not server._service.admission._counts
+        assert server._handshakes.housekeeper.deadlines == 0
+        assert not server._handshakes.housekeeper._members
         descriptors = open_descriptors()
         return sys.getallocatedblocks(), descriptors, trio.lowlevel.current_statistics().tasks_living
 

@@ -16,11 +16,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_pyjo_ws import HandshakeError, Request, Response, connect, serve_listeners
-from trio_pyjo_ws.wire import negotiate
-from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake, Url
-from trio_pyjo_ws.wire.negotiate import build_headers
-from trio_pyjo_ws.wire.redirect import redirected
-from trio_pyjo_ws.wire.tunnel import Proxy, Tunnel
+from trio_pyjo_ws.handshake import negotiate
+from trio_pyjo_ws.handshake.http1 import ClientHandshake, ServerHandshake
+from trio_pyjo_ws.handshake.messages import build_headers
+from trio_pyjo_ws.handshake.redirect import redirected
+from trio_pyjo_ws.handshake.tunnel import Proxy, Tunnel
+from trio_pyjo_ws.handshake.url import Url
 
 from .attack import REQUEST, TEXT, Listener, Memory
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from trio_pyjo_ws import Transaction
 
 SECRET = "hunter2"  # noqa: S105 - no other will do
-URL = f"ws://alice:{SECRET}@test/chat"
+URL = f"ws://alice:{SECRET}@test/chat?token={SECRET}"
 SECRETS = [
     ("Authorization", f"Bearer {SECRET}"),
     ("authorization", f"Basic {b64encode(f'alice:{SECRET}'.encode()).decode()}"),
@@ -39,6 +40,9 @@ SECRETS = [
     ("Set-Cookie", f"session={SECRET}; HttpOnly"),
     ("Location", f"wss://alice:{SECRET}@elsewhere/"),
     ("Referer", f"https://alice:a/b?{SECRET}@test/page"),
+    ("X-Original-URI", f"/chat?token={SECRET}"),
+    # A browser cannot set Authorization: this is how Kubernetes takes a token.
+    ("Sec-WebSocket-Protocol", f"v1, base64url.bearer.authorization.k8s.io.{SECRET}"),
 ]
 HIDDEN = re.compile(f"{SECRET}|{re.escape(SECRETS[1][1][6:])}")
 
@@ -92,19 +96,19 @@ def test_urls_do_not_show_passwords() -> None:
         f"ws://alice:{SECRET}?more@test/",
         f"ws://{SECRET}%2F/more@test/",
         f"ftp://alice:{SECRET}@test/",
-        f"alice:{SECRET}@test",
-        f"ws:alice:{SECRET}@test",
+        f"alice:{SECRET}@test:",
+        f"ws:alice:{SECRET}@te st",
     ],
 )
 def test_errors_of_urls_do_not_show_passwords(url: str) -> None:
     shown_error(lambda: ClientHandshake(url))
-    shown_error(lambda: Proxy.parse(url.replace("ws", "socks6")))
+    shown_error(lambda: Proxy.parse(url.replace("ws", "socks6") + "/path"))
 
 
 @pytest.mark.parametrize(("name", "value"), SECRETS[:5])
 def test_errors_of_the_callers_headers_do_not_show_secrets(name: str, value: str) -> None:
     for headers in ([(name, f"{value}\n")], [(f"{name}: {value}", "")], [(f"{name} {value}", "")]):
-        assert "accepted is" in shown_error(lambda headers=headers: ClientHandshake("ws://test/", headers=headers))
+        assert "must be" in shown_error(lambda headers=headers: ClientHandshake("ws://test/", headers=headers))
 
 
 # h11 shows the line that it does not take.
@@ -115,18 +119,42 @@ BAD_LINES = [f"{name} : {value}" for name, value in SECRETS] + [f"{name}: {value
 def test_a_malformed_header_line_is_not_shown(line: str) -> None:
     server = ServerHandshake()
     request = REQUEST % f"{line}\r\n".encode()
-    assert shown_error(lambda: server.read(request)) == "malformed request: 'illegal header line'"
+    assert shown_error(lambda: server.read(request)) == "malformed request: illegal header line"
     assert not HIDDEN.search(server.write().decode())
     response = f"HTTP/1.1 101 Switching Protocols\r\n{line}\r\n\r\n".encode()
     client = ClientHandshake("ws://test/")
-    assert shown_error(lambda: client.read(response)) == "malformed response: 'illegal header line'"
+    assert shown_error(lambda: client.read(response)) == "malformed response: illegal header line"
     tunnel = Tunnel(Proxy.parse("http://proxy"), Url.parse(URL), max_header_bytes=1000, max_headers=10)
-    assert shown_error(lambda: tunnel.read(response)) == "malformed response of the proxy: 'illegal header line'"
+    assert shown_error(lambda: tunnel.read(response)) == "malformed response of the proxy: illegal header line"
 
 
-def test_a_location_that_is_none_is_shown_without_its_password() -> None:
-    response = Response(302, {"Location": f"wss://alice:{SECRET}@te[st/"})
-    assert "'wss://...@te[st/'" in shown_error(lambda: redirected(Url.parse(URL), response))
+def test_a_location_that_is_none_is_shown_without_its_secrets() -> None:
+    response = Response(302, {"Location": f"wss://alice:{SECRET}@te[st/?{SECRET}"})
+    assert "'wss://...@te[st/?...'" in shown_error(lambda: redirected(Url.parse(URL), response))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [f"GET /?token={SECRET}", f"GET /?token={SECRET}\xe9 HTTP/1.1", f"GET http://alice:{SECRET}@test:x/ HTTP/1.1"],
+)
+def test_a_malformed_request_line_is_shown_without_its_secrets(line: str) -> None:
+    server = ServerHandshake()
+    assert "malformed request: " in shown_error(lambda: server.read(f"{line}\r\nHost: test\r\n\r\n".encode("latin-1")))
+    assert not HIDDEN.search(server.write().decode())
+
+
+def test_a_token_among_the_subprotocols_is_in_no_error() -> None:
+    shown_error(lambda: ClientHandshake("ws://test/", subprotocols=["v1", f"{SECRET}=/"]))
+    shown_error(lambda: ClientHandshake("ws://test/", subprotocols=[SECRET, SECRET]))
+    server = ServerHandshake()
+    server.read(REQUEST % f"Sec-WebSocket-Protocol: v1, {SECRET}=/\r\n".encode())
+    shown_error(lambda: server.accept(subprotocol="v1"))
+    assert not HIDDEN.search(server.write().decode())
+    for answer in (f"Sec-WebSocket-Protocol: v1, {SECRET}\r\n", f"Sec-WebSocket-Protocol: {SECRET}\r\n" * 2):
+        client = ClientHandshake("ws://test/", subprotocols=["v1", SECRET])
+        accept = negotiate.accept_value(client.request.headers["Sec-WebSocket-Key"])
+        head = f"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+        shown_error(partial(client.read, f"{head}{answer}\r\n".encode()))
 
 
 @pytest.mark.parametrize("ending", ["accepted", "refused", "on_request fails", "handler fails", "malformed", "lost"])
@@ -151,7 +179,7 @@ async def test_nothing_that_happens_to_a_connection_logs_a_secret(
 
     async def open_client(stream: trio.abc.Stream) -> None:
         try:
-            ws = await connect(nursery, URL, stream=stream, additional_headers=SECRETS[2:4])
+            ws = await connect(nursery, URL, stream=stream, additional_headers=SECRETS[2:4], subprotocols=[SECRET])
             seen.extend([ws, ws.req, ws.res, ws.handshake])
             await ws.aclose()
             seen.append(ws.error)
@@ -221,7 +249,7 @@ class System:
 
 
 async def test_each_frame_of_a_client_has_a_masking_key_of_the_system(
-    codec: Any, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = System(monkeypatch)
     end = Memory()

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 def missing(what: str) -> None:
     """End a test that needs what is not there: as an error where all has to be there, else as a skip."""
-    text = f"{what}: `nox -s interop` brings all but Chromium, nginx, HAProxy and Mojolicious, packages of the system"
+    text = f"{what}: `nox -s interop` brings all but packages of the system: see .ci/run"
     if os.environ.get("CI") == "true":
         pytest.fail(text)
     pytest.skip(text)

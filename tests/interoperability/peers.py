@@ -14,8 +14,8 @@ import trio.testing
 import trio_websocket
 
 from trio_pyjo_ws import Close, Deflate, open_websocket, serve
+from trio_pyjo_ws.handshake.url import Url
 from trio_pyjo_ws.wire.frames import Frame, parse_frame
-from trio_pyjo_ws.wire.http1 import Url
 
 from .process import SUBPROTOCOL
 

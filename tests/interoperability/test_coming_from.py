@@ -86,16 +86,17 @@ THEIRS: dict[str, tuple[list[str], dict[str, list[str]], list[str]]] = {
         ["ClientSession.ws_connect", "WebSocketResponse"],
     ),
 }
-# What our ``**options`` and the ``**forms`` of send() take.
+# What our ``**options``, the ``**forms`` of send(), and the ``**kwargs`` of websockets take.
 OTHERS = {
     "options": {*ClientOptions.__annotations__, *ServerOptions.__annotations__},
+    "kwargs": {"sock"},  # websockets passes it on to the event loop
     "forms": {"binary", "compress", "frame", "json", "text"},
 }
 # Values in the calls, and what is neither side's.
 FREE = re.compile(
     "PYJO_MAX_WEBSOCKET_SIZE|PYJO_WEBSOCKET_DEBUG|_|callback|check|code|connections|context|credentials|data|fin|"
-    "fragments|handler|headers|host|json|listeners|message|names?|nursery|opcode|origins?|partial|path|payload|port|"
-    "reason|resource|rsv[123]|seconds|select|ssl_context|status|stream|task|text|transactions|trio|url|users|utf8|value"
+    "fragments|handler|headers|host|json|listeners|message|names?|nursery|opcode|origins?|partial|path|payload|port|query|"
+    "reason|resource|rsv[123]|seconds|select|socket|ssl_context|status|stream|task|text|transactions|trio|url|users|utf8|value"
 )
 
 

@@ -234,7 +234,7 @@ async def a_close_of_theirs(peer: Peer, role: str, secure: bool, close: Close) -
     async def conversation(ws: Transaction) -> None:
         with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
             await ws.receive()
-        assert ws.close == close
+        assert ws.closed == close
 
     await talk(peer, role, conversation, f"close/{close.code}/{quote(close.reason, safe='')}", secure)
 
@@ -272,8 +272,8 @@ async def test_an_end_of_theirs_without_close_is_1006(peer: Peer, role: str, sec
     async def conversation(ws: Transaction) -> None:
         with pytest.raises(ConnectionClosed) as caught:
             await ws.receive()
-        assert caught.value.close == ws.close
-        assert ws.close is not None
-        assert ws.close.code == 1006
+        assert caught.value.close == ws.closed
+        assert ws.closed is not None
+        assert ws.closed.code == 1006
 
     await talk(peer, role, conversation, "abort", secure)

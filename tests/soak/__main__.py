@@ -22,7 +22,7 @@ import trio
 import trio_pyjo_ws
 from trio_pyjo_ws import open_websocket
 
-from . import plot, record, visits
+from . import record, visits
 from .world import OPTIONS, Crash, World
 
 if TYPE_CHECKING:
@@ -230,6 +230,8 @@ def main() -> None:
     }
     print(record.markdown(results), end="")
     if arguments.output is not None:
+        from . import plot  # noqa: PLC0415 - matplotlib is not in the memory that was measured
+
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "results.json").write_text(json.dumps(results) + "\n", "utf-8")
         (arguments.output / "results.md").write_text(record.markdown(results), "utf-8")

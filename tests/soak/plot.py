@@ -1,103 +1,73 @@
-"""The plot: resident memory and connections over time, SVG text in the colours of the benchmark's."""
+"""The picture: resident memory and connections over time, in the colours of the benchmark's, for light and dark."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
+import io
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+import matplotlib as mpl
+from matplotlib.figure import Figure
 
-WIDTH = 760
-PANEL = 150  # the height of a panel
-LEFT = 60
-RIGHT = 20
-TOP = 40
-GAP = 50  # between panels, for the axis and the title
+WIDTH, HEIGHT = 760, 440  # pixels
+PX = 72 / 96
+"""Points of a pixel: what matplotlib measures in, and what a page does."""
 
-STYLE = """
-text { font: 11px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2328; }
-.title { font-size: 12px; font-weight: 600; }
-.muted { fill: #59636e; }
-.end { text-anchor: end; }
-.middle { text-anchor: middle; }
-.ground { fill: #ffffff; }
-.grid { stroke: #d8dee4; }
-.phase { stroke: #59636e; stroke-dasharray: 3 3; }
-.line { fill: none; stroke: #0969da; stroke-width: 1.2; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3; }
-  .muted { fill: #9198a1; }
-  .ground { fill: #0d1117; }
-  .grid { stroke: #30363d; }
-  .phase { stroke: #9198a1; }
-  .line { stroke: #4493f8; }
+# A colour in the light, and the one in the dark that takes its place.
+GROUND, TEXT, MUTED, GRID, LINE = "#ffffff", "#1f2328", "#59636e", "#d8dee4", "#0969da"
+DARK = {GROUND: "#0d1117", TEXT: "#e6edf3", MUTED: "#9198a1", GRID: "#30363d", LINE: "#4493f8"}
+STYLE: dict[Any, Any] = {
+    "axes.facecolor": GROUND,
+    "axes.grid": True,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "axes.titlecolor": TEXT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12 * PX,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": GROUND,
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["system-ui", "DejaVu Sans", "sans-serif"],
+    "font.size": 11 * PX,
+    "grid.color": GRID,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "trio_pyjo_ws",
+    "text.color": MUTED,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": MUTED,
 }
-""".strip()
 
 
 def svg(results: dict[str, Any]) -> str:
     """The whole picture."""
-    samples = results["samples"]
-    seconds = [sample[0] for sample in samples]
-    end = max(seconds[-1], 1.0)
-    panels = [
-        ("Resident memory, MiB", [sample[1] / 2**20 for sample in samples]),
-        ("Connections of the servers", [float(sample[2]) for sample in samples]),
-    ]
-    height = TOP + len(panels) * (PANEL + GAP)
-    body: list[str] = []
-    for index, (title, values) in enumerate(panels):
-        top = TOP + index * (PANEL + GAP)
-        body += _panel(top, title, seconds, values, end)
+    seconds, resident, connections = zip(*results["samples"], strict=True)
+    panels = {
+        "Resident memory, MiB": [size / 2**20 for size in resident],
+        "Connections of the servers": connections,
+    }
+    with mpl.rc_context(STYLE):
+        canvas = Figure(figsize=(WIDTH / 96, HEIGHT / 96))
+        rows = canvas.subplots(len(panels), 1, sharex=True)
+        for axes, (title, values) in zip(rows, panels.items(), strict=True):
+            axes.set_title(title)
+            axes.plot(seconds, values, color=LINE, linewidth=1.2 * PX)
+            axes.set_ylim(0, None)
+            axes.set_xlim(0, max(seconds[-1], 1.0))
+            for _, at in results["phases"]:
+                axes.axvline(at, color=MUTED, linewidth=PX, linestyle=":")
         for number, (name, at) in enumerate(results["phases"]):
-            x = _x(at, end)
-            body.append(f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + PANEL}"/>')
-            if not index:
-                body.append(_text(x + 3, top + PANEL - 5 - number % 2 * 14, name, "muted"))
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">',
-        "<title>Memory and connections over the time of a soak</title>",
-        f"<style>\n{STYLE}\n</style>",
-        f'<rect class="ground" width="{WIDTH}" height="{height}" rx="6"/>',
-    ]
-    return "\n".join([*head, *body, "</svg>\n"])
-
-
-def step(largest: float, count: int = 5) -> float:
-    """A round distance of so few lines of a grid, or fewer, that they reach ``largest``."""
-    rough = max(largest, 1e-9) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-
-
-def _panel(top: int, title: str, seconds: Sequence[float], values: Sequence[float], end: float) -> list[str]:
-    bottom = top + PANEL
-    apart = step(max(values))
-    lines = math.ceil(max(values) / apart) or 1
-
-    def y(value: float) -> float:
-        return bottom - PANEL * value / (lines * apart)
-
-    out = [_text(LEFT, top - 10, title, "title")]
-    for line in range(lines + 1):
-        at = y(line * apart)
-        out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        out.append(_text(LEFT - 6, at + 4, f"{line * apart:g}", "muted end"))
-    tick = step(end, 8)
-    out += [
-        _text(_x(index * tick, end), bottom + 16, f"{index * tick:g} s", "muted middle")
-        for index in range(math.floor(end / tick) + 1)
-    ]
-    points = " ".join(f"{_x(at, end):.1f},{y(value):.1f}" for at, value in zip(seconds, values, strict=True))
-    out.append(f'<polyline class="line" points="{points}"/>')
-    return out
-
-
-def _x(seconds: float, end: float) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
-
-
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}</text>'
+            rows[0].annotate(name, (at, 0), (3, 4 + number % 2 * 11), textcoords="offset points")
+        rows[-1].xaxis.set_major_formatter("{x:g} s")
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    dark = "".join(
+        f'[style*="{kind}: {light}"] {{ {kind}: {colour} !important }}\n'
+        for light, colour in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark) {{\n{dark}}}</style>"
+    return file.getvalue().replace("</svg>", f"{style}\n</svg>")

@@ -77,8 +77,9 @@ def tidy() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     # Python remembers where it has found an attribute by the address of its name, for up to 4096 names. Each call of a
     # method from C makes a new one: contextlib's and trio's exception groups do.
-    with suppress(AttributeError):
-        sys._clear_type_cache()
+    clear = getattr(sys, "_clear_internal_caches", getattr(sys, "_clear_type_cache", None))  # from 3.13 on, and before
+    if clear is not None:
+        clear()
     # trio keeps the cancel scopes of up to a thousand deadlines that are off, until their time has come.
     with suppress(AttributeError):
         trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines._prune()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_pyjo_ws import ConnectionClosed, HandshakeError, Transaction, open_websocket
+from trio_pyjo_ws.handshake.negotiate import make_key
 from trio_pyjo_ws.wire.frames import build_frame
-from trio_pyjo_ws.wire.negotiate import make_key
 
 from .ledger import Ledger, binary, text
 from .world import HOST, MAX_SIZE, OPTIONS, World, read_head, reset
@@ -246,8 +246,8 @@ async def closed_by_server(world: World, random: Random) -> None:
         await ws.send("close")
         with ended():
             await ws.receive()
-        assert ws.close is not None
-        assert ws.close.code == 4000
+        assert ws.closed is not None
+        assert ws.closed.code == 4000
 
 
 @visit(3)
@@ -256,8 +256,8 @@ async def handler_crashes(world: World, random: Random) -> None:
         await ws.send("crash")
         with ended():
             await ws.receive()
-        assert ws.close is not None
-        assert ws.close.code == 1011
+        assert ws.closed is not None
+        assert ws.closed.code == 1011
 
 
 @visit(4)
@@ -265,8 +265,8 @@ async def handler_cancelled(world: World, random: Random) -> None:
     async with client(world, random, f"cancel/{random.random() / 20}") as ws:
         with ended():
             await converse(world, random, ws, 100_000)
-        assert ws.close is not None
-        assert ws.close.code == 1000
+        assert ws.closed is not None
+        assert ws.closed.code == 1000
 
 
 @visit(3)

@@ -15,8 +15,8 @@ import trio
 import trustme
 
 from trio_pyjo_ws import serve
+from trio_pyjo_ws.handshake.negotiate import accept_value
 from trio_pyjo_ws.wire.frames import build_frame
-from trio_pyjo_ws.wire.negotiate import accept_value
 
 from .ledger import Ledger, Wrong, binary
 
@@ -78,7 +78,6 @@ class World:
     # Our server's handlers, by the path of the URL
 
     async def handle(self, ws: Transaction) -> None:
-        assert ws.req is not None
         name, _, argument = ws.req.target[1:].partition("/")
         try:
             await getattr(self, f"handle_{name}")(ws, argument)

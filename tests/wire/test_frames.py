@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import RemoteProtocolError
-from trio_pyjo_ws.wire import _codec, frames
-from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, build_frame, masking_key, parse_frame
+from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, build_frame, long_head, masking_key, parse_frame
+
+from .raw import head_of
 
 BITS = st.booleans()
 FRAMES = st.builds(Frame, BITS, BITS, BITS, BITS, st.integers(0, 15), st.binary(max_size=300))
@@ -92,7 +91,7 @@ def test_payload_is_any_bytes_like_object(kind: type, masked: bool) -> None:
 
 @pytest.mark.parametrize("payload", ["text", None, 3, [1, 2]])
 def test_payload_that_is_not_bytes_is_a_type_error(payload: object) -> None:
-    with pytest.raises(TypeError, match=f"the payload of a frame is bytes, not {type(payload).__name__}"):
+    with pytest.raises(TypeError, match=f"the payload of a frame must be bytes, not {type(payload).__name__}"):
         build_frame(1, 0, 0, 0, 1, payload)  # type: ignore[arg-type]
 
 
@@ -156,7 +155,7 @@ def test_frames_come_out_of_a_growing_buffer_in_order(some: list[Frame], size: i
 
 @pytest.mark.parametrize("data", [b"\x81\x00", memoryview(b"\x81\x00"), "\x81\x00"])
 def test_what_a_frame_cannot_be_removed_from_is_a_type_error(data: object) -> None:
-    with pytest.raises(TypeError, match=f"it cannot from {type(data).__name__}"):
+    with pytest.raises(TypeError, match=f"removes the frame, not {type(data).__name__}"):
         parse_frame(data)  # type: ignore[arg-type]
 
 
@@ -211,28 +210,11 @@ def test_head_is_the_first_byte_on_the_wire(head: int) -> None:
     assert all(type(bit) is bool for bit in frame[:4])
 
 
+@pytest.mark.parametrize("length", [126, 65_535, 65_536, 1 << 40, (1 << 63) - 1])
+def test_long_head_stands_before_a_payload_that_is_not_masked(length: int) -> None:
+    assert long_head(0x82, length) == head_of(0x82, length, False)
+
+
 def test_close_has_a_code_and_perhaps_a_reason() -> None:
     assert Close(1000) == (1000, "")
     assert Close(1001, "bye").reason == "bye"
-
-
-def test_chosen_codec_is_named() -> None:
-    assert (frames.codec == "pure Python") is (frames.Decoder.__module__ == "trio_pyjo_ws.wire._codec")
-
-
-def test_compiled_twin_is_chosen_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIO_PYJO_WS_PURE", "0")
-    name, twin = frames._choose()
-    assert name == "compiled"
-    assert twin.__name__ == "trio_pyjo_ws.wire._compiled"
-
-
-def test_environment_chooses_the_pure_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIO_PYJO_WS_PURE", "1")
-    assert frames._choose() == ("pure Python", _codec)
-
-
-def test_pure_twin_serves_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRIO_PYJO_WS_PURE", raising=False)
-    monkeypatch.setitem(sys.modules, "trio_pyjo_ws.wire._compiled", None)
-    assert frames._choose() == ("pure Python", _codec)

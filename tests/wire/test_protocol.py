@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
+import sys
 import zlib
 from dataclasses import replace
 from itertools import chain
@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_pyjo_ws.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from trio_pyjo_ws.handshake.http1 import ClientHandshake, ServerHandshake
+from trio_pyjo_ws.handshake.messages import Request, Response
+from trio_pyjo_ws.wire.codec import MAX_EMPTY_FRAGMENTS
 from trio_pyjo_ws.wire.deflate import Deflate
-from trio_pyjo_ws.wire.fragments import MAX_EMPTY_FRAGMENTS
-from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, check_close, encode, parse_frame
-from trio_pyjo_ws.wire.http1 import ClientHandshake, ServerHandshake
-from trio_pyjo_ws.wire.negotiate import Request, Response
+from trio_pyjo_ws.wire.frames import Close, Frame, Opcode, check_close, parse_frame
 from trio_pyjo_ws.wire.protocol import (
     LARGE,
     MAX_EARLY,
@@ -25,19 +25,18 @@ from trio_pyjo_ws.wire.protocol import (
     Agreement,
     Pong,
     Protocol,
-    default_max_websocket_size,
 )
 from trio_pyjo_ws.wire.states import TRANSITIONS, Signal, State
+
+from . import raw
+from .raw import BINARY, BINARY_PART, CLOSE, LAST, PART, PING, PONG, RSV1, TEXT, TEXT_PART, peak_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Role = Literal["client", "server"]
-KEY = b"\x37\xfa\x21\x3d"
-TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
-TEXT_PART, BINARY_PART, PART, LAST = 0x01, 0x02, 0x00, 0x80
-RSV1 = 0x40
+pytestmark = pytest.mark.usefixtures("implementation")
 
+Role = Literal["client", "server"]
 BOTH_ROLES = pytest.mark.parametrize("role", ["client", "server"])
 WISHES = {
     "uncompressed": None,
@@ -66,8 +65,7 @@ def alone(role: Role = "server", deflate: Deflate | None = None, **options: Any)
 
 def peer(protocol: Protocol, *frames: tuple[int, bytes]) -> bytes:
     """What the peer of ``protocol`` puts on the wire."""
-    key = KEY if protocol.role == "server" else None
-    return b"".join(encode(head, payload, key) for head, payload in frames)
+    return raw.wire(frames, protocol.role == "server")
 
 
 def read(protocol: Protocol, *frames: tuple[int, bytes]) -> list[Any]:
@@ -160,12 +158,12 @@ def test_session_of_the_module() -> None:
     assert server.server_read(client.client_write()) == [Close(1000, "done")]
     assert state_of(server) is State.CLOSED
     assert server.close == Close(1000, "done")
-    assert client.client_read(server.server_write()) == [Close(1000)]
+    assert client.client_read(server.server_write()) == [Close(1000, "done")]
     assert state_of(client) is State.CLOSED
     client.client_close()
     server.server_close()
     assert state_of(client) is state_of(server) is State.ENDED
-    assert (client.close, server.close) == (Close(1000), Close(1000, "done"))
+    assert client.close == server.close == Close(1000, "done")
     assert client.client_write() == server.server_write() == b""
     assert repr(client) == "<Protocol client ended>"
 
@@ -359,7 +357,7 @@ def test_connection_without_a_handshake_is_open_at_once(role: Role) -> None:
 
 
 def test_role_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match="the role is 'client' or 'server', not 'proxy'"):
+    with pytest.raises(ValueError, match="the role must be 'client' or 'server', not 'proxy'"):
         Protocol("proxy")  # type: ignore[arg-type]
 
 
@@ -496,7 +494,7 @@ def test_agreement_that_cannot_be_changes_nothing() -> None:
     client = Protocol("client", handshake=ClientHandshake("ws://example.org/", subprotocols=["v1"]))
     server = Protocol("server", handshake=ServerHandshake())
     server.server_read(client.client_write())
-    with pytest.raises(ValueError, match="subprotocol is 'v2'"):
+    with pytest.raises(ValueError, match="subprotocol must be one that the client offered, not 'v2'"):
         server.accept(subprotocol="v2")
     assert state_of(server) is State.CONNECTING
     assert server.server_write() == b""
@@ -565,19 +563,47 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("signal", Signal)
+def test_the_table_has_these_transitions_and_no_others() -> None:
+    table = {
+        (state.name, signal.name): target.name for state, row in TRANSITIONS.items() for signal, target in row.items()
+    }
+    assert table == EXPECTED
+
+
+REQUEST = ClientHandshake("ws://example.org/").write()
+CAUSES: dict[Signal, Callable[[Protocol], object]] = {
+    Signal.ESTABLISHED: lambda protocol: protocol.accept(),
+    Signal.REFUSED: lambda protocol: protocol.refuse(Response(403)),
+    Signal.CLOSE_SENT: lambda protocol: protocol.send_close(1000),
+    Signal.BREACH: lambda protocol: protocol.fail(1002, ""),
+    Signal.END: lambda protocol: protocol.end(),
+}
+
+
+@pytest.mark.parametrize(("signal", "cause"), CAUSES.items())
 @pytest.mark.parametrize("state", State)
-def test_every_transition(state: State, signal: Signal) -> None:
+def test_every_transition(state: State, signal: Signal, cause: Callable[[Protocol], object]) -> None:
     protocol = in_state(state)
-    if (state.name, signal.name) in EXPECTED:
-        protocol._move(signal)
-        assert protocol.state.name == EXPECTED[state.name, signal.name]
-        assert TRANSITIONS[state][signal] is protocol.state
+    protocol.read(REQUEST if state is State.CONNECTING else b"", 1, 1)
+    if signal in TRANSITIONS[state]:
+        cause(protocol)
+        assert protocol.state is TRANSITIONS[state][signal]
     else:
-        with pytest.raises(LocalProtocolError, match=f"{signal.value}: not possible while {state.value}"):
-            protocol._move(signal)
+        with pytest.raises(LocalProtocolError, match=state.value):
+            cause(protocol)
         assert protocol.state is state
-        assert signal not in TRANSITIONS[state]
+
+
+@pytest.mark.parametrize("state", State)
+def test_close_is_received_once_and_while_it_may_come(state: State) -> None:
+    protocol = in_state(state)
+    before = protocol.state
+    if Signal.CLOSE_RECEIVED in TRANSITIONS[state]:
+        assert read(protocol, (CLOSE, b"\x03\xe8")) == [Close(1000)]
+        assert protocol.state is TRANSITIONS[state][Signal.CLOSE_RECEIVED]
+    elif state is not State.CONNECTING:
+        assert read(protocol, (CLOSE, b"\x03\xe8")) == []
+        assert protocol.state is before
 
 
 ACTIONS: dict[str, Callable[[Protocol], object]] = {
@@ -682,10 +708,11 @@ def test_ping_in_the_middle_of_a_message_is_answered_at_once() -> None:
     assert read(server, (LAST, b"b")) == ["ab"]
 
 
-def test_ping_behind_the_own_close_is_not_answered() -> None:
+def test_ping_is_answered_until_a_close_was_received() -> None:
+    # Section 5.5.2: also behind a Close that was sent.
     server = in_state(State.CLOSING)
-    assert read(server, (PING, b"p"), (PONG, b"q")) == [Pong(b"q")]
-    assert server.client_write() == b""
+    assert read(server, (PING, b"p"), (PONG, b"q"), (CLOSE, b"\x03\xe8"), (PING, b"r")) == [Pong(b"q"), Close(1000)]
+    assert sent(server) == [(PONG, b"p")]
     assert server.pings_owed == 0
 
 
@@ -751,17 +778,6 @@ def test_65536_one_byte_fragments_are_assembled_in_one_buffer() -> None:
     assert events == ["*" * 65_536]
 
 
-def peak_of(call: Callable[[], object]) -> int:
-    """Bytes that the call takes at its height."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        call()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
 def test_endless_empty_fragments_are_abuse(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
@@ -792,25 +808,26 @@ def test_size_of_a_message_is_bounded_by_default() -> None:
     assert codes(server.server_read(b"\x82\xff" + (262_145).to_bytes(8, "big"))) == [1009]
 
 
-def test_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYJO_MAX_WEBSOCKET_SIZE", "1024")
-    assert default_max_websocket_size() == 1024
-    assert alone().max_websocket_size == 1024
-    assert alone(max_websocket_size=5).max_websocket_size == 5
-    for unset in ("", "0"):
-        monkeypatch.setenv("PYJO_MAX_WEBSOCKET_SIZE", unset)
-        assert default_max_websocket_size() == 262_144
-    monkeypatch.delenv("PYJO_MAX_WEBSOCKET_SIZE")
-    assert default_max_websocket_size() == 262_144
+@pytest.mark.parametrize("size", [sys.maxsize, 1 << 63, 1 << 200, None])
+def test_size_of_a_message_may_be_without_bounds(size: int | None) -> None:
+    server = alone(max_websocket_size=size or sys.maxsize, deflate=Deflate(threshold=0))
+    assert server.max_websocket_size >= 1 << 62
+    frames = [(BINARY, b"a"), (BINARY | RSV1, deflated(b"b")[0]), (BINARY_PART, b"c")]
+    assert read(server, *frames) == [b"a", b"b"]
+    server.max_websocket_size = 5
+    server.max_websocket_size = size
+    assert server.max_websocket_size >= 1 << 62
+    assert codes(server.server_read(b"\x00\xff" + b"\x7f" + b"\xff" * 7)) == [1009]
 
 
-@pytest.mark.parametrize("value", ["-1", "1k", " 5", "1.5", "٣", "x" * 100])
-def test_environment_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("PYJO_MAX_WEBSOCKET_SIZE", value)
-    with pytest.raises(ValueError, match="PYJO_MAX_WEBSOCKET_SIZE is a number of bytes, not") as caught:
-        default_max_websocket_size()
-    assert repr(value[:60]) in str(caught.value)
-    assert len(str(caught.value)) < 120
+@pytest.mark.parametrize("size", [-1, 1.5, "1", True])
+def test_size_of_a_message_is_a_number_of_bytes(size: Any) -> None:
+    server = alone(max_websocket_size=5)
+    with pytest.raises(ValueError, match=f"max_websocket_size must be a number of bytes or None, not {size!r}"):
+        server.max_websocket_size = size
+    assert server.max_websocket_size == 5
+    server.max_websocket_size = 0
+    assert codes(read(server, (TEXT, b""), (TEXT, b"a"))) == ["", 1009]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 1000])
@@ -938,6 +955,34 @@ def test_chunk_of_many_bombs_takes_one_portion_of_memory() -> None:
     data = client.client_write()
     assert peak_of(lambda: server.server_read(data, max_bytes=100_000)) < 700_000
     assert server.pending
+
+
+@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
+@pytest.mark.parametrize("flood", [[(PING, b"")], [(PONG, b"")], [(PART, b"a")], [(PART, b"a"), (PING, b"")]])
+def test_no_flood_of_small_frames_is_read_in_one_call(deflate: Deflate | None, flood: list[tuple[int, bytes]]) -> None:
+    server = alone(deflate=deflate)
+    frames = [(TEXT_PART, b""), *flood * 4096, (LAST, b"")]
+    portions = drain(server, peer(server, *frames), max_messages=1024)
+    assert len(portions) >= len(frames) / 1024
+
+
+def test_no_flood_of_small_compressed_messages_is_read_in_one_call() -> None:
+    client, server = shaken(Deflate(threshold=0))
+    for _ in range(3000):
+        client.send_message("a")
+    portions = drain(server, client.client_write(), max_messages=10_000, max_bytes=1 << 20)
+    assert sum(map(len, portions)) == 3000
+    assert max(map(len, portions)) <= 520
+
+
+def test_no_flood_of_small_parts_of_a_compressed_message_is_read_in_one_call() -> None:
+    server = alone(deflate=Deflate(threshold=0))
+    (payload,) = deflated(bytes(range(256)) * 8)
+    first, *parts = [payload[index : index + 1] for index in range(len(payload))]
+    frames = [(BINARY_PART | RSV1, first), *((PART, part) for part in parts), *[(PART, b"")] * 700, (LAST, b"")]
+    portions = drain(server, peer(server, *frames), max_messages=1024, max_bytes=1 << 20)
+    assert [event for portion in portions for event in portion] == [bytes(range(256)) * 8]
+    assert len(portions) >= len(frames) // 520
 
 
 def test_plain_tells_of_the_whole_portion() -> None:
@@ -1096,14 +1141,14 @@ INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000
 
 @BOTH_ROLES
 @pytest.mark.parametrize("code", VALID_CODES)
-def test_close_is_answered_with_its_code(role: Role, code: int) -> None:
+def test_close_is_answered_with_its_code_and_reason(role: Role, code: int) -> None:
     protocol = alone(role)
     data = code.to_bytes(2, "big")
     assert read(protocol, (TEXT, b"a"), (CLOSE, data + "grüß".encode())) == ["a", Close(code, "grüß")]
     assert not protocol.plain
     assert state_of(protocol) is State.CLOSED
     assert protocol.close == Close(code, "grüß")
-    assert sent(protocol) == [(CLOSE, data)]
+    assert sent(protocol) == [(CLOSE, data + "grüß".encode())]
 
 
 def test_close_without_a_code_is_answered_without_one() -> None:
@@ -1144,9 +1189,32 @@ def test_close_begun_here_is_answered_by_the_peer(role: Role) -> None:
     assert sent(protocol) == [(CLOSE, b"\x0f\xa0kaboom")]
     # What the peer sent before it saw the Close is still received.
     assert read(protocol, (TEXT_PART, b"a"), (LAST, b"b"), (TEXT, b"c")) == ["ab", "c"]
-    assert read(protocol, (CLOSE, b"\x0f\xa0")) == [Close(4000)]
+    assert read(protocol, (CLOSE, b"\x0f\xa0")) == [Close(4000, "kaboom")]  # Some answer with the code alone.
     assert state_of(protocol) is State.CLOSED
     assert protocol.client_write() == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered", "close"),
+    [
+        ((4000, "kaboom"), (4000, "boom"), (4000, "boom")),
+        ((4000, "kaboom"), (1000, ""), (1000, "")),
+        ((None, None), (1000, ""), (1000, "")),
+        ((1000, None), (1000, "bye"), (1000, "bye")),
+    ],
+)
+def test_the_peer_s_own_code_and_reason_are_the_end(sent: Any, answered: tuple[int, str], close: Any) -> None:
+    server = alone()
+    server.send_close(*sent)
+    assert read(server, (CLOSE, answered[0].to_bytes(2, "big") + answered[1].encode())) == [Close(*close)]
+    assert server.close == close
+
+
+def test_answer_without_a_code_to_a_close_without_one() -> None:
+    server = alone()
+    server.send_close()
+    assert read(server, (CLOSE, b"")) == [Close(1005)]
+    assert server.close == Close(1005)
 
 
 def test_both_may_close_at_once() -> None:
@@ -1203,18 +1271,18 @@ def test_codes_that_may_not_be_sent(code: int) -> None:
 
 @pytest.mark.parametrize("code", ["1000", 1000.0, b"\x03\xe8"])
 def test_code_that_is_no_integer_is_a_type_error(code: object) -> None:
-    with pytest.raises(TypeError, match="a close code is an integer, not"):
+    with pytest.raises(TypeError, match="a close code must be an integer, not"):
         check_close(code, None)  # type: ignore[arg-type]
 
 
 def test_reason_that_is_no_text_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="a close reason is str, not bytes"):
+    with pytest.raises(TypeError, match="a close reason must be str, not bytes"):
         check_close(1000, b"bye")  # type: ignore[arg-type]
 
 
 def test_no_code_needs_no_reason() -> None:
     assert check_close(None, None) == check_close(None, "") == b""
-    with pytest.raises(ValueError, match="a close reason needs a code, and there is none with 'bye'"):
+    with pytest.raises(ValueError, match="a close reason requires a close code, but 'bye' has none"):
         check_close(None, "bye")
 
 
@@ -1251,10 +1319,16 @@ def test_subclass_of_str_is_text_and_bytes_like_is_binary(deflate: Deflate | Non
     class Markup(str):
         __slots__ = ()
 
+    class Blob(bytes):
+        __slots__ = ()
+
     client, server = shaken(deflate)
-    for message in (Markup("Hello"), bytearray(b"Hello"), memoryview(b"Hello")):
-        client.send_message(message)  # type: ignore[arg-type]
-    assert server.server_read(client.client_write()) == ["Hello", b"Hello", b"Hello"]
+    for sender, receiver in ((client, server), (server, client)):
+        for message in (Markup("Hello"), Blob(b"Hello"), bytearray(b"Hello"), memoryview(b"Hello")):
+            sender.send_message(message)  # type: ignore[arg-type]
+        found = receiver.server_read(sender.client_write())
+        assert found == ["Hello", b"Hello", b"Hello", b"Hello"]
+        assert [type(message) for message in found] == [str, bytes, bytes, bytes]
 
 
 @EVERY_WISH
@@ -1347,6 +1421,110 @@ def test_close_sent_as_a_frame_begins_the_closing_handshake() -> None:
     assert state_of(client) is State.CLOSED
 
 
+# What waits to be sent, and what was
+
+
+def test_messages_that_were_sent_are_counted() -> None:
+    client, server = shaken(Deflate(threshold=0))
+    for protocol in (client, server):
+        assert protocol.messages_sent == 0
+        for number, message in enumerate(("a", b"b", "c" * LARGE, b"d" * LARGE), 1):
+            protocol.compressed = number > 2
+            protocol.send_message(message)
+            assert protocol.messages_sent == number
+        protocol.send_encoded(protocol.encode_message("e"))
+        protocol.take()
+        assert protocol.messages_sent == 5
+        for fin, opcode in ((False, Opcode.TEXT), (False, 0), (True, Opcode.PING), (True, 0)):
+            protocol.send_frame(Frame(fin, False, False, False, opcode, b"f"))
+        assert protocol.messages_sent == 6
+        protocol.compressed = False
+        protocol.send_message(b"g" * LARGE)
+        assert protocol.messages_sent == 7
+        protocol.take_pieces()
+        protocol.send_close()
+        protocol.take()
+        assert protocol.messages_sent == 7
+
+
+def test_pieces_that_are_put_back_are_sent_before_what_came_behind_them() -> None:
+    client, server = shaken()
+    for message in ("a", b"b" * LARGE, "c"):
+        server.send_message(message)
+    pieces = server.take_pieces()
+    assert server.messages_sent == 3
+    server.put_back(pieces[1:])
+    assert server.messages_sent == 3
+    server.send_message("d")
+    assert server.outgoing_size == LARGE + 4 + 3 + 3
+    assert client.client_read(pieces[0] + server.take()) == ["a", b"b" * LARGE, "c", "d"]
+    assert server.messages_sent == 4
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_whoever_asks_is_told_of_what_is_taken_in_whole_frames(pieces: bool) -> None:
+    server = alone()
+    taken: list[bytes] = []
+    server.on_taken = taken.append
+    for message in ("a", b"b" * LARGE, "c"):
+        server.send_message(message)
+    data = server.take_pieces() if pieces else [server.take()]
+    assert taken == data
+    assert len(data) == 1
+    assert (server.outgoing, server.outgoing_size, server.messages_sent) == ([], 0, 3)
+
+
+def test_what_is_forgotten_is_not_sent_and_nobody_is_told_of_it() -> None:
+    server = alone()
+    server.on_taken = lambda _: pytest.fail("nothing is taken")
+    server.send_message("a")
+    server.forget()
+    assert (server.outgoing, server.outgoing_size, server.client_write()) == ([], 0, b"")
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        (Frame(False, False, False, False, 1, "text"), TypeError),
+        (Frame(True, False, False, False, 16, b""), ValueError),
+    ],
+)
+def test_what_cannot_be_sent_is_not_counted(frame: Frame, error: type[Exception]) -> None:
+    server = alone()
+    with pytest.raises(error):
+        server.send_frame(frame)
+    with pytest.raises(UnicodeEncodeError):
+        server.send_message("\ud800")
+    assert server.messages_sent == 0
+    assert server.outgoing_size == 0
+
+
+@pytest.mark.parametrize(("code", "sends"), [(None, 1011), (1000, 1011), (1001, 1011), (1008, 1008), (4000, 4000)])
+def test_close_in_the_middle_of_a_message_is_no_normal_one(code: int | None, sends: int) -> None:
+    """The peer must not take a part of it for the whole."""
+    for ended in (False, True):
+        server = alone()
+        server.send_frame(Frame(False, False, False, False, Opcode.TEXT, b"a"))
+        server.send_frame(Frame(True, False, False, False, Opcode.PING, b""))
+        if ended:
+            server.send_frame(Frame(True, False, False, False, Opcode.CONTINUATION, b"b"))
+        server.send_close(code, "bye" if code else None)
+        *_, (head, payload) = sent(server)
+        assert head == CLOSE
+        if ended:
+            assert payload == (b"" if code is None else code.to_bytes(2, "big") + b"bye")
+        else:
+            assert payload[:2] == sends.to_bytes(2, "big")
+            assert payload[2:] == (b"bye" if code == sends else b"a message could not be completed")
+
+
+def test_close_that_was_sent_as_a_frame_may_say_anything() -> None:
+    server = alone()
+    server.send_frame(Frame(True, False, False, False, Opcode.CLOSE, b"\x03"))
+    assert state_of(server) is State.CLOSING
+    assert read(server, (CLOSE, b"\x03\xe8")) == [Close(1000)]
+
+
 # Watching frames
 
 
@@ -1386,9 +1564,12 @@ def test_watched_frame_may_be_the_breach() -> None:
 def test_watching_may_begin_and_end_at_any_time(deflate: Deflate | None) -> None:
     server = alone(deflate=deflate)
     data = peer(server, (TEXT, b"Hello"))
+    frame = Frame.from_head(TEXT, b"Hello")
     assert server.server_read(data[:8]) == []
     server.watch_frames = True
-    assert server.server_read(data[8:]) == [Frame.from_head(TEXT, b"Hello"), "Hello"]
+    assert server.server_read(data[8:]) == ["Hello"]  # What has come before is not kept as a frame.
+    assert server.server_read(data[:8]) == []
+    assert server.server_read(data[8:]) == [frame, "Hello"]
     assert server.server_read(data[:8]) == []
     server.watch_frames = False
     assert server.server_read(data[8:]) == ["Hello"]

@@ -13,7 +13,7 @@ from python_socks.async_.trio import Proxy as SocksProxy
 from ..errors import HandshakeError
 
 if TYPE_CHECKING:
-    from ..wire.tunnel import Proxy
+    from ..handshake.tunnel import Proxy
 
 __all__ = ["open_socks_stream"]
 
@@ -46,6 +46,8 @@ async def open_socks_stream(proxy: Proxy, host: str, port: int, local_address: s
         if exc.error_code in _UNREACHABLE:
             raise OSError(message) from exc
         raise HandshakeError(message) from exc
+    except UnicodeDecodeError as exc:  # python-socks decodes the name in the reply, which nobody reads.
+        raise HandshakeError(f"the proxy did not connect to {host}:{port}: malformed reply") from exc
     except OSError as exc:
         raise OSError(f"the connection to the proxy was lost: {exc}") from exc
     return trio.SocketStream(sock)

@@ -44,6 +44,7 @@ class Terminal:
         self._session.default_buffer.accept_handler = self._accept
         self._typed, self._lines = trio.open_memory_channel[str](math.inf)
         self._unshown: deque[tuple[str, trio.Event]] = deque()
+        self._left = trio.Event()
         self._ended = False
         self._trio = trio.lowlevel.current_trio_token()
 
@@ -52,6 +53,10 @@ class Terminal:
         with suppress(trio.EndOfChannel):
             return await self._lines.receive()
         return None
+
+    async def wait_left(self) -> None:
+        """Return after Ctrl-D on an empty line, or Ctrl-C; there may be lines left to read. A checkpoint."""
+        await self._left.wait()
 
     async def show_message(self, time: str, arrow: str, kind: str, body: str, *, is_json: bool) -> None:
         """Show a message above the line that is edited, and return once it is there.
@@ -135,6 +140,7 @@ class Terminal:
             await trio.to_thread.run_sync(run)
         self._ended = True
         self._write()
+        self._left.set()
 
     def exit(self) -> None:
         """Have the application leave the terminal as it was."""

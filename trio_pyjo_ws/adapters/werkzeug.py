@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ..routing import Route
-from ..wire.negotiate import Response
+from ..handshake.messages import Response
+from ..server.routing import Route
 
 try:
     from werkzeug.exceptions import HTTPException
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from werkzeug.routing import Map
 
-    from ..routing import Handler
-    from ..wire.negotiate import Request
+    from ..handshake.messages import Request
+    from ..server.routing import Handler
 
 __all__ = ["WerkzeugRouter"]
 
@@ -28,8 +28,8 @@ __all__ = ["WerkzeugRouter"]
 class WerkzeugRouter:
     """A :class:`~trio_pyjo_ws.Router` over a werkzeug ``Map``: ``serve(WerkzeugRouter(rules), port)``.
 
-    Its rules have ``websocket=True``. The endpoint of a rule is the handler, or the key of the handler where
-    ``handlers`` are given. What werkzeug answers in place of an endpoint (404, a redirect) is the response.
+    Its rules have ``websocket=True``. The endpoint of a rule is the handler, or its key in ``handlers`` if that is
+    given. What werkzeug answers in place of an endpoint (404, a redirect) is the response.
     """
 
     def __init__(self, rules: Map, handlers: Mapping[Any, Handler] | None = None) -> None:
@@ -37,7 +37,7 @@ class WerkzeugRouter:
         self._handlers = handlers
 
     def route(self, request: Request, /) -> Route | Response:
-        """Where ``request`` goes, by its Host and path; ``path_parameters`` are what the converters make of them."""
+        """Return the route of ``request`` by its Host and path; its parameters are what the converters return."""
         host = request.headers.get("Host", "")
         try:
             adapter = self._rules.bind(host, url_scheme="ws")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections import Counter, deque
 from contextlib import AsyncExitStack, nullcontext
@@ -14,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .. import Transaction, open_websocket
+from ..handshake.messages import hide_secrets
 from .arguments import count, seconds, url
-from .ending import Status, watch_signals
+from .certificates import add_trust_arguments, client_context
+from .ending import Status, naming, watch_signals
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    from .. import ClientOptions
 
 __all__ = ["Latencies", "add_arguments", "run"]
 
@@ -34,14 +39,13 @@ RESOLUTION = 1.01
 
 PERCENTILES = (50.0, 75.0, 90.0, 99.0, 99.9)
 ROWS = 12
-BAR = 50
 PROGRESS_INTERVAL = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` what ``bench`` takes."""
     parser.description = DESCRIPTION
-    parser.add_argument("url", type=url, metavar="URL", help="ws://host:port/path or wss://host:port/path")
+    parser.add_argument("url", type=url, metavar="URL", help="ws://HOST:PORT/PATH, wss://HOST/PATH, or HOST:PORT")
     parser.add_argument("-c", "--connections", type=count, default=10, metavar="N", help="at once (default 10)")
     parser.add_argument("-r", "--rate", type=count, metavar="N", help="messages a second, of all connections together")
     parser.add_argument("-s", "--size", type=count, default=32, metavar="BYTES", help="of a message (default 32)")
@@ -49,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d", "--duration", type=seconds, default=10.0, metavar="SECONDS", help="of the load (default 10)"
     )
     parser.add_argument("--compress", action="store_true", help="offer permessage-deflate")
+    add_trust_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one object of JSON; times are in seconds")
 
 
@@ -143,14 +148,17 @@ class _Load:
 async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
     load = _Load(arguments)
-    limit = max(arguments.size, 2**18)
+    options: ClientOptions = {
+        "compression": arguments.compress,
+        "max_websocket_size": max(arguments.size, 2**18),
+        "ssl_context": client_context(arguments),
+    }
     async with AsyncExitStack() as stack:
-        connections = [
-            await stack.enter_async_context(
-                open_websocket(arguments.url, compression=arguments.compress, max_websocket_size=limit)
-            )
-            for _ in range(arguments.connections)
-        ]
+        with naming(hide_secrets(arguments.url)):
+            connections = [
+                await stack.enter_async_context(open_websocket(arguments.url, **options))
+                for _ in range(arguments.connections)
+            ]
         with _progress(arguments.duration) as show:
             await load.run(connections, arguments.duration, show)
     if not load.latencies.total:
@@ -204,8 +212,10 @@ def _print(load: _Load, arguments: argparse.Namespace) -> None:
     print("latency: " + ", ".join([*shown, f"max {_milliseconds(latencies.highest)}"]))
     rows = latencies.rows(ROWS)
     highest = max(times for _, times in rows)
+    # A column stays free: some terminals break a line that fills them.
+    room = shutil.get_terminal_size().columns - len(f"  to {'':>10}  {highest:,} ")
     for upto, times in rows:
-        bar = "█" * round(BAR * times / highest) or ("▏" if times else "")
+        bar = "█" * round(max(room, 1) * times / highest) or ("▏" if times else "")
         print(f"  to {_milliseconds(upto):>10} {bar} {times:,}")
 
 

@@ -9,8 +9,9 @@ import trio
 
 from .. import Options, Transaction, codec, open_websocket, serve, zlib_name
 from . import web
+from .arguments import WrongUsage
 from .ending import Status
-from .serve import add_address_arguments
+from .serve import HOST, PORT, add_address_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -44,12 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.add_argument("--web", action="store_true", help="serve a page to open in two windows of a browser instead")
     add_address_arguments(parser)
+    parser.set_defaults(host=None, port=None)
 
 
 async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
     if arguments.web:
+        arguments.host = HOST if arguments.host is None else arguments.host
+        arguments.port = PORT if arguments.port is None else arguments.port
         return await web.run(arguments)
+    if arguments.host is not None or arguments.port is not None:
+        raise WrongUsage("--host and --port go with --web: otherwise nothing is served for others")
     await demo()
     return Status.DONE
 
@@ -78,11 +84,10 @@ async def echo(ws: Transaction) -> None:
 
 async def talk(ws: Transaction) -> None:
     """The client."""
-    assert ws.res is not None
     _watch("client", ws)
     _tell("client", "connected", f"{ws.res.status} {ws.res.reason}")
     _tell("client", "agreed on", ws.res.headers["Sec-WebSocket-Extensions"])
-    _tell("both", "use", f"the {codec} codec, {zlib_name}")
+    _tell("both", "use", f"{zlib_name}; codec: {codec}")
 
     _step("Text", 'await ws.send("Hello World!")')
     await ws.send("Hello World!")

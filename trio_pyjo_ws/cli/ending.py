@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import trio
 
 from .. import ConnectionClosed, HandshakeError
-from ..connection import NORMAL_CODES
-from .show import visible
+from ..escaping import escape
+from ..wire.frames import NORMAL_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .. import Close
 
-__all__ = ["SIGINT_STATUS", "Status", "describe", "first_of", "status_of", "status_of_close", "watch_signals"]
+__all__ = ["SIGINT_STATUS", "Status", "describe", "first_of", "naming", "status_of", "status_of_close", "watch_signals"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_PLAIN = (OSError, ImportError, HandshakeError, trio.TooSlowError)
+"""Exceptions whose type says no more than their words."""
 
 SIGINT_STATUS = 128 + signal.SIGINT
 
@@ -45,10 +49,24 @@ def first_of(exc: BaseException) -> BaseException:
 def describe(exc: BaseException) -> str:
     """What went wrong, in one line that is safe to print."""
     exc = first_of(exc)
+    text = exc.strerror if isinstance(exc, OSError) and exc.strerror and not exc.filename else str(exc)
+    words = escape(" ".join(text.split()))
+    if isinstance(exc, _PLAIN) and words:
+        return words
     if isinstance(exc, trio.TooSlowError):
         return "timed out"
-    words = visible(" ".join(str(exc).split()))
     return f"{type(exc).__name__}: {words}" if words else type(exc).__name__
+
+
+@contextmanager
+def naming(target: str) -> Iterator[None]:
+    """Around connecting: errors of the system, which do not say to whom, say so."""
+    try:
+        yield
+    except OSError as exc:
+        if not exc.strerror:
+            raise  # trio's own: it has the address
+        raise OSError(f"cannot connect to {target}: {exc.strerror}") from exc
 
 
 def status_of(exc: BaseException) -> Status:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
-from .. import Opcode
+from .. import ConnectionClosed, Opcode
 from ..wire.frames import build_frame, parse_frame
-from .arguments import url
-from .connect import EXIT_STATUSES, Pipes, add_talk_arguments, open_connection, talk
+from .arguments import readable_file, url
+from .connect import EXIT_STATUSES, add_talk_arguments, client_options, talk
 from .ending import Status
 from .pipes import LineWriter
+from .screens import Pipes
 from .show import shorten
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from .. import Frame, Transaction
+    from .. import EventChannel, Frame, Transaction
 
 __all__ = ["add_arguments", "describe_frame", "run"]
 
@@ -30,6 +33,7 @@ Show frames bit by bit (RFC 6455, section 5.2). Of a URL: those of a connection,
 standard input are sent as by `connect`. Of a file: those that it holds, as they were captured in one direction, with or
 without the HTTP of the opening handshake before them.
 """
+_HOST_AND_PORT = re.compile(r"[^/]+:[0-9]+(/|$)")
 MAX_PAYLOAD = 1_000
 """Characters of a payload that are shown."""
 
@@ -42,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(given: str) -> str | Path:
-    return url(given) if "://" in given else Path("/dev/stdin" if given == "-" else given)
+    if "://" in given or (_HOST_AND_PORT.match(given) and not Path(given).exists()):
+        return url(given)
+    return Path("/dev/stdin" if given == "-" else readable_file(given))
 
 
 def describe_frame(buffer: bytearray, *, key_known: bool = True) -> Iterator[str]:
@@ -94,10 +100,15 @@ class Frames(Pipes):
     async def received(self, message: str | bytes) -> None:
         """Nothing: its frames are shown."""
 
-    async def show_received(self, frame: Frame) -> None:
-        """Show a frame that has come."""
-        async with self._lock:
-            await self._write("←", frame, masked=False)
+    def opened(self, ws: Transaction, nursery: trio.Nursery) -> None:
+        """Show the frames that come."""
+        nursery.start_soon(self._show_received, ws.open_channel("frame"))
+
+    async def _show_received(self, channel: EventChannel[Frame]) -> None:
+        with suppress(ConnectionClosed):  # How it ended is shown by the conversation.
+            async for frame in channel:
+                async with self._lock:
+                    await self._write("←", frame, masked=False)
 
     async def _write(self, arrow: str, frame: Frame, *, masked: bool) -> None:
         buffer = bytearray(build_frame(*frame, masked=masked))
@@ -110,15 +121,9 @@ async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
     if isinstance(arguments.url, Path):
         return await _inspect_file(arguments.url)
-    frames = Frames(arguments)
-    async with open_connection(arguments) as ws, trio.open_nursery() as nursery:
-        nursery.start_soon(_show_received, ws.open_channel("frame"), frames)
-        return await talk(ws, frames, arguments)
-
-
-async def _show_received(channel: trio.MemoryReceiveChannel[Frame], frames: Frames) -> None:
-    async for frame in channel:
-        await frames.show_received(frame)
+    options = client_options(arguments)
+    options["ping_interval"] = None  # Its pongs would be shown, without the pings before them.
+    return await talk(Frames(arguments), arguments, options)
 
 
 async def _inspect_file(path: Path) -> int:
@@ -134,6 +139,6 @@ async def _inspect_file(path: Path) -> int:
         await writer.write_line("\n".join([f"at {start}: {end - start} bytes", *lines, ""]).encode())
         start = end
     if data:
-        print(f"bytes left that are no whole frame: {len(data)}", file=sys.stderr)
+        print(f"{len(data)} bytes left: not a whole frame", file=sys.stderr)
         return Status.FAILED
     return Status.DONE

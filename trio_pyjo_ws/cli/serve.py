@@ -6,8 +6,6 @@ import argparse
 import mimetypes
 import shlex
 import shutil
-import ssl
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,29 +13,33 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .. import ConnectionClosed, Response, Transaction, broadcast, serve
-from .arguments import count, port
+from .. import Response, Transaction, broadcast, serve
+from ..escaping import escape
+from .arguments import count, port, readable_file
+from .certificates import server_context
 from .ending import Status, watch_signals
-from .show import one_line, visible
+from .processes import execute
 
 if TYPE_CHECKING:
+    import ssl
+
     from typing_extensions import Unpack
 
     from .. import Server
-    from ..server import Handlers, OnRequest
-    from ..settings import ServerOptions
+    from ..options import ServerOptions
+    from ..server.serving import Handlers, OnRequest
 
-__all__ = ["add_address_arguments", "add_arguments", "run", "serve_until_signal"]
+__all__ = ["HOST", "PORT", "add_address_arguments", "add_arguments", "run", "serve_until_signal"]
 
 DESCRIPTION = """\
 Serve WebSockets until a signal comes (Ctrl-C, SIGTERM): then the connections are closed with 1001, and the exit status
 is 0. Who comes and goes is told on standard error.
 """
 MAX_CONNECTIONS = 100
-EXEC_GRACE = 5.0
-"""Seconds that a command has to end by itself when its standard input has ended, before SIGTERM; trio sends SIGKILL
-five seconds after that."""
-CHUNK = 65_536
+
+HOST = "127.0.0.1"
+PORT = 8000
+"""Where it listens if the arguments do not say."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exec",
         type=_command,
         metavar="COMMAND",
-        help="run a process for each connection: a message is a line of its input, a line of its output a message",
+        help="run a process for each connection: a message is a line of its input, a line of its output a message; "
+        "its environment has the variables of CGI",
     )
     add_address_arguments(parser)
     parser.add_argument("--page", type=_page, metavar="FILE", help="answer plain HTTP requests for / with this file")
-    parser.add_argument("--cert", metavar="FILE", help="serve wss:// with this certificate chain, in PEM")
-    parser.add_argument("--key", metavar="FILE", help="its private key, where that is not in the same file")
+    parser.add_argument(
+        "--cert", type=readable_file, metavar="FILE", help="serve wss:// with this certificate chain, in PEM"
+    )
+    parser.add_argument("--key", type=readable_file, metavar="FILE", help="its private key, unless it is in that file")
     parser.add_argument("--compress", action="store_true", help="accept permessage-deflate")
     parser.add_argument(
         "--max-connections",
@@ -68,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_address_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` about the address to listen on."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=port, default=8000, help="port to listen on (default 8000; 0: any free one)")
+    parser.add_argument("--host", default=HOST, help=f"address to listen on (default {HOST}: this machine)")
+    parser.add_argument("--port", type=port, default=PORT, help=f"port to listen on (default {PORT}; 0: any free one)")
 
 
 def _command(given: str) -> list[str]:
@@ -78,29 +83,23 @@ def _command(given: str) -> list[str]:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{given!r}: {exc}") from None
     if not command or shutil.which(command[0]) is None:
-        raise argparse.ArgumentTypeError(f"there is no command {given!r}")
+        raise argparse.ArgumentTypeError(f"no such command: {given!r}")
     return command
 
 
 def _page(given: str) -> Response:
-    try:
-        body = Path(given).read_bytes()
-    except OSError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
+    body = Path(readable_file(given)).read_bytes()
     return Response(200, {"Content-Type": mimetypes.guess_type(given)[0] or "application/octet-stream"}, body)
 
 
 async def run(arguments: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
-    context = None
-    if arguments.cert:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(arguments.cert, arguments.key)
+    context = server_context(arguments)
     handler = echo
     if arguments.broadcast:
         handler = Room().join
     elif arguments.exec:
-        handler = partial(execute, arguments.exec)
+        handler = partial(execute, arguments.exec, context is not None)
 
     async def handle(ws: Transaction) -> None:
         _tell(ws, "connected")
@@ -110,7 +109,6 @@ async def run(arguments: argparse.Namespace) -> int:
     page: Response | None = arguments.page
 
     def answer(ws: Transaction) -> Response | None:
-        assert ws.req is not None
         is_page = page is not None and ws.req.path == "/" and "Upgrade" not in ws.req.headers
         return page if is_page else None
 
@@ -146,7 +144,11 @@ async def serve_until_signal(
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, lambda _: stopping.set())
-        server: Server = await nursery.start(start)
+        try:
+            server: Server = await nursery.start(start)
+        except OSError as exc:
+            where = f"{arguments.host}:{arguments.port}"
+            raise OSError(f"cannot listen on {where}: {exc.strerror or exc}") from None
         url = str(server.url)
         print(announcement.format(url=url, address=url.split("/")[2]), flush=True)
         await stopping.wait()
@@ -176,70 +178,8 @@ class Room:
             self._people.remove(ws)
 
 
-async def execute(command: list[str], ws: Transaction) -> None:
-    """Run ``command`` for ``ws``, until either ends.
-
-    A command that ends with status 0 closes with 1000, any other way with 1011.
-    """
-    run_process = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(run_process)
-        nursery.start_soon(_feed, ws, process, nursery.cancel_scope)
-        try:
-            complete = await _send_lines(process, ws)
-        except (ConnectionClosed, trio.ClosedResourceError):
-            complete = True  # What it still writes is for nobody.
-        if not complete:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await ws.finish(1011, f"a line of more than {ws.max_websocket_size} bytes")
-        status = await process.wait()
-        if status:
-            await ws.finish(1011, f"the command ended with status {status}")
-        nursery.cancel_scope.cancel()
-
-
-async def _feed(ws: Transaction, process: trio.Process, scope: trio.CancelScope) -> None:
-    """Write the messages of ``ws`` to the process; when they end, have it end."""
-    assert process.stdin is not None
-    listening = True
-    try:
-        async for message in ws:
-            line = message.encode() if isinstance(message, str) else message
-            if b"\n" in line:
-                await ws.finish(1003, "a line break in a message")
-            elif listening:
-                try:
-                    await process.stdin.send_all(line + b"\n")
-                except trio.BrokenResourceError:
-                    listening = False  # It reads no more, and may still write.
-    except (ConnectionClosed, trio.ClosedResourceError):
-        pass
-    await process.stdin.aclose()
-    await trio.sleep(EXEC_GRACE)
-    scope.cancel()
-
-
-async def _send_lines(process: trio.Process, ws: Transaction) -> bool:
-    """Send what the process writes, line by line; False as soon as a line is longer than a message may be."""
-    assert process.stdout is not None
-    buffer = bytearray()
-    async with process.stdout:
-        async for data in process.stdout:
-            *lines, buffer = (buffer + data).split(b"\n")
-            for line in lines:
-                if len(line) > ws.max_websocket_size:
-                    return False
-                await ws.send(line.decode(errors="replace"))
-            if len(buffer) > ws.max_websocket_size:
-                return False
-    if buffer:
-        await ws.send(buffer.decode(errors="replace"))
-    return True
-
-
 def _tell_end(ws: Transaction, code: int, reason: str) -> None:
-    _tell(ws, f"closed with {code}{f' ({visible(one_line(reason))})' if reason else ''}")
+    _tell(ws, f"closed with {code}{f' ({escape(reason)})' if reason else ''}")
 
 
 def _tell(ws: Transaction, what: str) -> None:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..escaping import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,14 +28,12 @@ MAX_STRING = 300
 WIDTH = 76
 """Columns up to which a JSON array or object stays on one line."""
 
-# What a peer could play tricks on a terminal with: control characters, line separators, and the marks that turn the
-# direction of writing around.
-_TRICKS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LAYOUT = re.compile(r"([\n\t])")
 
 
 def visible(text: str) -> str:
-    """``text`` with every character that could control a terminal as an escape; line breaks and tabs stay."""
-    return _TRICKS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    """``text`` as :func:`escape` makes it safe to print, except that line breaks and tabs stay."""
+    return "".join(part if part in ("\n", "\t") else escape(part) for part in _LAYOUT.split(text))
 
 
 def one_line(text: str) -> str:
@@ -56,7 +56,7 @@ def preview(message: str | bytes, limit: int = MAX_SHOWN) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The array or object that ``text`` stands for; None where it is neither."""
+    """The array or object that ``text`` stands for; None if it is neither."""
     if text.lstrip(" \t\r\n")[:1] not in ("{", "["):
         return None
     try:

@@ -26,12 +26,14 @@ from .show import preview
 if TYPE_CHECKING:
     import argparse
 
-    from ..settings import ServerOptions
+    from ..options import ServerOptions
 
 __all__ = ["Room", "answer", "run"]
 
-ANNOUNCEMENT = "Open http://{address}/ in two windows of a browser. Ctrl-C stops the server."
 SOCKET = "/socket"
+ANNOUNCEMENT = f"""\
+Open http://{{address}}/ in two windows of a browser. Ctrl-C stops the server.
+Its WebSocket is ws://{{address}}{SOCKET}"""
 
 MAX_NAME = 32
 MAX_TEXT = 2_000
@@ -182,7 +184,7 @@ class Person:
         self.name = " ".join(name.split())[:MAX_NAME] or self.name
         if self.number not in self._room.people:
             self._room.people[self.number] = self
-            agreed = self._ws.res.headers.get("Sec-WebSocket-Extensions", "") if self._ws.res else ""
+            agreed = self._ws.res.headers.get("Sec-WebSocket-Extensions", "")
             self.tell("welcome", number=self.number, history=list(self._room.history), extensions=agreed)
         self._room.tell_people()
 

@@ -1,6 +1,7 @@
-"""What tests of programs that use WebSockets need: connections without sockets, scripts, and faults on purpose."""
+"""A kit for tests of programs that use WebSockets: connections without sockets, scripted peers, and faults."""
 
 from .faults import Faults, FaultyStream
+from .fixtures import ScriptedWebSocketFixture, WebSocketPairFixture, WebSocketServerFixture
 from .pairs import open_memory_pair, open_scripted_pair
 from .peer import ScriptedPeer
 from .server import MemoryServer, serve_memory
@@ -10,6 +11,9 @@ __all__ = [
     "FaultyStream",
     "MemoryServer",
     "ScriptedPeer",
+    "ScriptedWebSocketFixture",
+    "WebSocketPairFixture",
+    "WebSocketServerFixture",
     "open_memory_pair",
     "open_scripted_pair",
     "serve_memory",

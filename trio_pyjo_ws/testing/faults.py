@@ -1,6 +1,6 @@
 """Streams that fault on purpose: in small pieces, stalled, ended or reset at the byte that the test says.
 
-A stream has two directions, and each has its own :class:`Faults`. Where they happen is told in bytes that have passed
+A stream has two directions, and each has its own :class:`Faults`. Their places are counted in bytes that have passed
 in that direction since the stream was made, so a test can walk through a session and break it at every byte.
 """
 
@@ -23,9 +23,9 @@ __all__ = ["Faults", "FaultyStream"]
 class Faults:
     """What goes wrong in one direction of a :class:`FaultyStream`.
 
-    ``chunk_size``: at the most so many bytes pass at a time. ``stall_at``: after so many bytes nothing passes until
+    ``chunk_size``: the most bytes that pass at a time. ``stall_at``: after so many bytes nothing passes until
     :meth:`release`. ``eof_at``: after so many bytes the stream ends. ``reset_at``: after so many bytes the connection
-    breaks, in both directions. None: never. Where they meet, the stall comes first.
+    breaks, in both directions. None: never. If a stall is at the same byte as another, it comes first.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Faults:
         reset_at: int | None = None,
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size is at least 1, not {chunk_size!r}")
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size!r}")
         for name, position in (("stall_at", stall_at), ("eof_at", eof_at), ("reset_at", reset_at)):
             if position is not None and position < 0:
-                raise ValueError(f"{name} is a number of bytes from 0 on, not {position!r}")
+                raise ValueError(f"{name} must be a number of bytes, at least 0, not {position!r}")
         self.passed = 0
         """Bytes that have passed."""
         self._chunk_size = chunk_size
@@ -56,18 +56,18 @@ class Faults:
     @property
     def stalled(self) -> bool:
         """Whether nothing passes now."""
-        return self._has_come_to(self._stall_at)
+        return self._has_reached(self._stall_at)
 
     def stall(self) -> None:
         """Let nothing pass from now on."""
         self._stall_at = self.passed
 
     def release(self) -> None:
-        """End the stall, or call off the one to come."""
+        """End the stall, or cancel the coming one."""
         self._stall_at = None
         self._waiting.unpark_all()
 
-    def _has_come_to(self, position: int | None) -> bool:
+    def _has_reached(self, position: int | None) -> bool:
         return position is not None and self.passed >= position
 
     def _room(self) -> int:
@@ -77,7 +77,7 @@ class Faults:
         return min(room, self._chunk_size or room)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         if self._busy:
             raise trio.BusyResourceError("another task is using this direction of the stream")
         self._busy = True
@@ -90,12 +90,12 @@ class Faults:
 class FaultyStream(trio.abc.HalfCloseableStream):
     """A stream that passes everything on to ``stream`` and back, and faults as ``send`` and ``receive`` say.
 
-    It goes wherever a stream goes: into ``connect(stream=)``, ``open_memory_pair(streams=)``, ``serve_memory``'s
+    Use it wherever a stream goes: in ``connect(stream=)``, ``open_memory_pair(streams=)``, ``serve_memory``'s
     connections. To have TLS meet the faults, put the :class:`trio.SSLStream` around it. Closing it closes ``stream``.
 
-    A send that stalls in the middle, or is cancelled there, has passed on what came before. Where the connection is
-    reset, both directions raise :class:`trio.BrokenResourceError`, and ``stream`` is closed. Where the sending
-    direction ends, the peer meets the end of the stream, and sending raises :class:`trio.BrokenResourceError`.
+    A send that stalls in the middle, or is cancelled there, has passed on what came before. If the connection is
+    reset, both directions raise :class:`trio.BrokenResourceError`, and ``stream`` is closed. If the sending
+    direction ends, the peer gets the end of the stream, and sending raises :class:`trio.BrokenResourceError`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``, in the pieces that the faults allow."""
         faults = self.sending
-        with faults._alone(), self._translated():
+        with faults._exclusively(), self._translated():
             await trio.lowlevel.checkpoint()
             left = memoryview(data)
             await self._pass_stall(faults)
@@ -131,22 +131,22 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a send might pass."""
-        with self.sending._alone(), self._translated():
+        with self.sending._exclusively(), self._translated():
             await self._pass_stall(self.sending)
             await self.stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """End the sending direction, behind a stall where there is one."""
-        with self.sending._alone(), self._translated():
+        """End the sending direction, after the stall if there is one."""
+        with self.sending._exclusively(), self._translated():
             await self._pass_stall(self.sending)
             await self.stream.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive some bytes, as many as the faults allow; ``b""`` at the end. Cancelling it loses nothing."""
         if max_bytes is not None and index(max_bytes) < 1:
-            raise ValueError(f"max_bytes is at least 1, not {max_bytes!r}")
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
         faults = self.receiving
-        with faults._alone(), self._translated():
+        with faults._exclusively(), self._translated():
             await trio.lowlevel.checkpoint()
             await self._pass_stall(faults)
             if not faults._room():
@@ -181,12 +181,12 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         faults.passed += size
         if faults.stalled or self._closed or self._broken:
             return
-        if faults._has_come_to(faults._reset_at):
+        if faults._has_reached(faults._reset_at):
             self._broken = True
             self._wake()
             with trio.CancelScope(shield=True):  # It does not wait; and what has been received is not lost here.
                 await trio.aclose_forcefully(self.stream)
-        elif faults is self.sending and not self._send_ended and faults._has_come_to(faults._eof_at):
+        elif faults is self.sending and not self._send_ended and faults._has_reached(faults._eof_at):
             self._send_ended = True
             with trio.CancelScope(shield=True):
                 await self.stream.send_eof()

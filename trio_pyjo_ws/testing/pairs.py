@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 import trio.testing
 
 from .. import Options, Transaction
-from ..housekeeper import Housekeeper
-from ..settings import Settings
-from ..transport import open_transport
-from ..wire.http1 import ClientHandshake, ServerHandshake
-from ..wire.negotiate import choose_subprotocol
+from .._engine.housekeeper import Housekeeper
+from .._engine.tls import open_transport
+from ..handshake.http1 import ClientHandshake, ServerHandshake
+from ..handshake.negotiate import choose_subprotocol
+from ..options import Settings
+from ..signatures import shows
 from ..wire.protocol import Protocol
 from .peer import ScriptedPeer
 
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from ..wire.negotiate import HeadersLike
+    from ..handshake.messages import HeadersLike
 
 __all__ = ["open_memory_pair", "open_scripted_pair"]
 
 
+@shows(Options, defaults=Settings.defaults())
 def open_memory_pair(
     nursery: trio.Nursery,
     *,
@@ -34,20 +36,21 @@ def open_memory_pair(
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     **options: Unpack[Options],
 ) -> tuple[Transaction, Transaction]:
-    """A client's and a server's transaction that are connected in memory, and live in ``nursery``.
+    """Return a client's and a server's transaction that are connected in memory, and live in ``nursery``.
 
-    They have been through the opening handshake for ``url`` with ``additional_headers`` and ``subprotocols``, and are
-    open. Nothing about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``.
-    ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
-    ``options`` are those of :class:`~trio_pyjo_ws.Options`, for both sides. Raises TypeError and ValueError for
-    arguments that do not fit. No checkpoint.
+    They are open: the opening handshake for ``url``, with ``additional_headers`` and ``subprotocols``, is done. Nothing
+    about them needs real time: run the test under ``trio.testing.MockClock(autojump_threshold=0)``. ``streams`` (the
+    client's and the server's) replace those of :func:`trio.testing.memory_stream_pair`. ``options`` are those of
+    :class:`~trio_pyjo_ws.Options`, for both sides. Raises TypeError and ValueError for wrong arguments. No checkpoint.
     """
+    _check_nursery(nursery, "open_memory_pair(nursery)")
     settings = Settings.of(options)
     client, server = _shake_hands(url, additional_headers, subprotocols, settings)
     client_stream, server_stream = streams or trio.testing.memory_stream_pair()
     return _start(nursery, client, client_stream, settings), _start(nursery, server, server_stream, settings)
 
 
+@shows(Options, defaults=Settings.defaults())
 def open_scripted_pair(
     nursery: trio.Nursery,
     role: Literal["client", "server"],
@@ -58,13 +61,14 @@ def open_scripted_pair(
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     **options: Unpack[Options],
 ) -> tuple[Transaction, ScriptedPeer]:
-    """A transaction of ``role`` that lives in ``nursery``, and in place of its peer a script.
+    """Return a transaction of ``role`` that lives in ``nursery``, and a scripted peer for it.
 
-    As :func:`open_memory_pair`: the opening handshake is behind them. ``streams``: the transaction's, and the script's.
+    As with :func:`open_memory_pair`, the opening handshake is done. ``streams``: the transaction's, and the peer's.
     """
+    _check_nursery(nursery, 'open_scripted_pair(nursery, "client")')
     settings = Settings.of(options)
     if role not in ("client", "server"):
-        raise ValueError(f"the role is 'client' or 'server', not {role!r}")
+        raise ValueError(f"the role must be 'client' or 'server', not {role!r}")
     client, server = _shake_hands(url, additional_headers, subprotocols, settings)
     ours, theirs = streams or trio.testing.memory_stream_pair()
     if role == "client":
@@ -72,13 +76,17 @@ def open_scripted_pair(
     return _start(nursery, server, ours, settings), ScriptedPeer("client", theirs)
 
 
+def _check_nursery(given: object, example: str) -> None:
+    if not isinstance(given, trio.Nursery):
+        raise TypeError(f"the first argument must be a nursery, as in {example}, not {given!r:.60}")
+
+
 def _shake_hands(
     url: str, headers: HeadersLike, subprotocols: Sequence[str], settings: Settings
 ) -> tuple[Protocol, Protocol]:
     request = ClientHandshake(url, headers=headers, subprotocols=subprotocols, deflate=settings.compression)
-    size, fragments = settings.max_websocket_size, settings.max_empty_fragments
-    client = Protocol("client", handshake=request, max_websocket_size=size, max_empty_fragments=fragments)
-    server = Protocol("server", handshake=ServerHandshake(), max_websocket_size=size, max_empty_fragments=fragments)
+    client = Protocol("client", handshake=request, max_websocket_size=settings.max_websocket_size)
+    server = Protocol("server", handshake=ServerHandshake(), max_websocket_size=settings.max_websocket_size)
     server.server_read(client.client_write())
     server.accept(subprotocol=choose_subprotocol(request.request, subprotocols), deflate=settings.compression)
     client.client_read(server.server_write())
@@ -90,5 +98,5 @@ def _start(nursery: trio.Nursery, protocol: Protocol, stream: trio.abc.Stream, s
     transaction = Transaction(protocol, open_transport(stream), housekeeper, settings)
     housekeeper.retire()
     nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
-    transaction._start()
+    transaction.__connection__.start()
     return transaction

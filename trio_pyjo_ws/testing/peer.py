@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from .. import Close, Frame, Opcode
+from ..handshake.http1 import ClientHandshake, ServerHandshake
 from ..wire.frames import build_frame, parse_frame
-from ..wire.http1 import ClientHandshake, ServerHandshake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .. import Request, Response
-    from ..wire.negotiate import HeadersLike
+    from ..handshake.messages import HeadersLike
 
 __all__ = ["ScriptedPeer"]
 
@@ -26,22 +26,22 @@ _SHOWN = 80
 
 
 class ScriptedPeer(trio.abc.AsyncResource):
-    """One end of a WebSocket connection in the test's hands: it plays ``role`` over ``stream``.
+    """One end of a WebSocket connection that the test controls: it plays ``role`` over ``stream``.
 
-    As a ``"server"`` it meets a client that is tested, as a ``"client"`` a handler. Nothing happens by itself: no pong,
-    no answer to Close. :func:`~trio_pyjo_ws.testing.open_scripted_pair` gives one whose opening handshake is done.
+    As a ``"server"`` it meets a client under test, as a ``"client"`` a handler. Nothing happens by itself: no pong,
+    no answer to Close. :func:`~trio_pyjo_ws.testing.open_scripted_pair` returns one whose opening handshake is done.
 
     ``what`` to expect or to reply is a ``str`` (a text frame), ``bytes`` (a binary frame), a
     :class:`~trio_pyjo_ws.Close` (1005: without a code), a :class:`~trio_pyjo_ws.Frame`, which is compared bit by bit,
     or an :class:`~trio_pyjo_ws.Opcode` and a ``payload``.
 
-    Whatever does not come as expected raises AssertionError, which shows both; so does waiting for it for more than
+    Anything unexpected raises AssertionError, which shows both frames; so does waiting for more than
     ``timeout`` seconds. The methods are checkpoints.
     """
 
     def __init__(self, role: Literal["client", "server"], stream: trio.abc.Stream, *, timeout: float = 5.0) -> None:
         if role not in ("client", "server"):
-            raise ValueError(f"the role is 'client' or 'server', not {role!r}")
+            raise ValueError(f"the role must be 'client' or 'server', not {role!r}")
         self.role: Literal["client", "server"] = role
         """Whom it plays."""
         self.stream: trio.abc.Stream = stream
@@ -59,7 +59,7 @@ class ScriptedPeer(trio.abc.AsyncResource):
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
     ) -> Response:
-        """As a client, go through the opening handshake. Raises :class:`HandshakeError` where the server refuses."""
+        """As a client, go through the opening handshake. Raises :class:`HandshakeError` if the server refuses."""
         handshake = ClientHandshake(url, headers=additional_headers, subprotocols=subprotocols, origin=origin)
         await self.stream.send_all(handshake.write())
         while handshake.read(await self._read("the response of the opening handshake")) is None:
@@ -85,7 +85,7 @@ class ScriptedPeer(trio.abc.AsyncResource):
         return request
 
     async def expect(self, what: str | bytes | Frame | Close | Opcode, payload: bytes | None = None) -> Frame:
-        """Await the next frame, see that it is this one, and return it.
+        """Await the next frame, check that it is this one, and return it.
 
         An opcode without a payload stands for any frame with FIN, that opcode and no other bits.
         """
@@ -118,7 +118,7 @@ class ScriptedPeer(trio.abc.AsyncResource):
             raise AssertionError(self._failure(shown, f"it in the middle of a frame: {bytes(self._buffer[:_SHOWN])!r}"))
 
     async def reply(self, what: str | bytes | Frame | Close | Opcode, payload: bytes | None = None) -> None:
-        """Send a frame, masked where this is a client. An opcode without a payload goes with an empty one."""
+        """Send a frame, masked if this is a client. An opcode without a payload gets an empty one."""
         await self.stream.send_all(build_frame(*_frame(what, payload), masked=self.role == "client"))
 
     async def reply_bytes(self, data: bytes) -> None:
@@ -127,7 +127,9 @@ class ScriptedPeer(trio.abc.AsyncResource):
 
     async def aclose(self) -> None:
         """End the stream, without a word."""
-        await trio.aclose_forcefully(self.stream)
+        # It does not wait; but a Cancelled out of it would take the place of what a block with this peer raises.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self.stream)
 
     async def _read_request(self) -> tuple[ServerHandshake, Request]:
         handshake = ServerHandshake()

@@ -1,22 +1,19 @@
-"""Fixtures for pytest, with pytest-trio: what this package opens, opened in the nursery of the test."""
+"""Fixtures for pytest and pytest-trio, which open connections and servers in the nursery of the test."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from . import MemoryServer, open_memory_pair, open_scripted_pair, serve_memory
+from . import open_memory_pair, open_scripted_pair, serve_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import trio
 
-    from .. import Transaction
-    from ..server import Handlers
-    from . import ScriptedPeer
+    from ..server.serving import Handlers
+    from . import MemoryServer, ScriptedWebSocketFixture, WebSocketPairFixture, WebSocketServerFixture
 
 __all__ = ["scripted_websocket", "websocket_pair", "websocket_server"]
 
@@ -29,23 +26,22 @@ def _pytest_trio(pytestconfig: pytest.Config) -> None:
 
 
 @pytest.fixture
-def websocket_pair(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., tuple[Transaction, Transaction]]:
+def websocket_pair(_pytest_trio: None, nursery: trio.Nursery) -> WebSocketPairFixture:
     """Call it as :func:`open_memory_pair`, without the nursery."""
     return partial(open_memory_pair, nursery)
 
 
 @pytest.fixture
-def scripted_websocket(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., tuple[Transaction, ScriptedPeer]]:
+def scripted_websocket(_pytest_trio: None, nursery: trio.Nursery) -> ScriptedWebSocketFixture:
     """Call it as :func:`open_scripted_pair`, without the nursery."""
     return partial(open_scripted_pair, nursery)
 
 
 @pytest.fixture
-def websocket_server(_pytest_trio: None, nursery: trio.Nursery) -> Callable[..., Awaitable[MemoryServer]]:
+def websocket_server(_pytest_trio: None, nursery: trio.Nursery) -> WebSocketServerFixture:
     """Await ``websocket_server(handler, **arguments)``: the server that :func:`serve_memory` starts with these."""
 
     async def start(handler: Handlers, **arguments: Any) -> MemoryServer:
-        server: MemoryServer = await nursery.start(partial(serve_memory, handler, **arguments))
-        return server
+        return cast("MemoryServer", await nursery.start(partial(serve_memory, handler, **arguments)))
 
     return start

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio.testing
 
-from .. import Server, Transaction, connect, serve_listeners
+from .. import Server, ServerOptions, Transaction, connect, serve_listeners
+from ..options import ServerSettings
+from ..signatures import shows
 
 if TYPE_CHECKING:
     import ssl
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from .. import ClientOptions, ServerOptions
-    from ..server import Handlers, OnRequest, Origins
+    from .. import ClientOptions
+    from ..server.serving import Handlers, OnRequest, Origins
 
 __all__ = ["MemoryServer", "serve_memory"]
 
@@ -35,14 +37,15 @@ class _Listener(trio.abc.Listener[trio.abc.Stream]):
         return await self._receiver.receive()
 
     async def aclose(self) -> None:
-        with suppress(trio.WouldBlock):
+        # Closing a stream does not wait; but a Cancelled out of it would keep the others open.
+        with suppress(trio.WouldBlock), trio.CancelScope(shield=True):
             while True:  # as a socket does with connections that nobody has accepted
                 await trio.aclose_forcefully(self._receiver.receive_nowait())
         await self._receiver.aclose()
 
 
 class MemoryServer:
-    """A running server that is reached in memory, as :func:`serve_memory` gives it to ``nursery.start``."""
+    """A running server in memory: what ``nursery.start(serve_memory, ...)`` returns."""
 
     def __init__(self, server: Server, listener: _Listener, secure: bool) -> None:
         self.server: Server = server
@@ -56,7 +59,7 @@ class MemoryServer:
         """Begin a connection, and return the client's end of it: for raw bytes, a script, or ``connect(stream=)``.
 
         ``streams`` are used in place of :func:`trio.testing.memory_stream_pair`'s: the client's, and the server's.
-        Raises :class:`trio.BrokenResourceError` where the server accepts no more.
+        Raises :class:`trio.BrokenResourceError` if the server accepts no more.
         """
         ours, theirs = streams or trio.testing.memory_stream_pair()
         self._listener.offer(theirs)
@@ -78,6 +81,7 @@ class MemoryServer:
         return await connect(nursery, url, stream=self.open_stream(streams), **options)
 
 
+@shows(ServerOptions, defaults=ServerSettings.defaults())
 async def serve_memory(
     handler: Handlers,
     *,
@@ -91,7 +95,7 @@ async def serve_memory(
 ) -> None:
     """Do as :func:`~trio_pyjo_ws.serve` does, with its arguments, but listen in memory.
 
-    ``server = await nursery.start(serve_memory, handler)`` gives the :class:`MemoryServer`, and
+    ``server = await nursery.start(serve_memory, handler)`` returns the :class:`MemoryServer`, and
     ``await server.connect(nursery, "/path")`` a client's transaction: the whole opening handshake runs between them.
     With ``ssl_context`` they speak TLS.
     """
@@ -101,8 +105,8 @@ async def serve_memory(
         listener = trio.SSLListener(offered, ssl_context, https_compatible=True)
 
     class Status:
-        def started(self, server: Any = None) -> None:
-            task_status.started(MemoryServer(server, offered, ssl_context is not None))
+        def started(self, value: Any = None) -> None:
+            task_status.started(MemoryServer(value, offered, ssl_context is not None))
 
     await serve_listeners(
         handler,

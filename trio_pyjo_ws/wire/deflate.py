@@ -2,7 +2,7 @@
 
 A message is one run of DEFLATE blocks that ends at a byte boundary, less the four bytes 00 00 ff ff which every
 sync flush leaves behind (section 7.2.1). zlib does the work; this module adds what zlib does not know: the tail, the
-budget that stops a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
+bounds that stop a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
 
 This is also the one place that chooses the zlib. zlib-ng, where the extra ``speed`` has installed it, gives the same
 sizes in less time: it compresses messages of 1 KiB and more in 55 to 90 % of it, and decompresses most in 50 to 85 %.
@@ -16,14 +16,11 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["THRESHOLD", "Deflate", "PerMessageDeflate", "check_can_compress", "zlib_name"]
+__all__ = ["THRESHOLD", "Agreement", "Deflate", "PerMessageDeflate", "check_can_compress", "zlib_name"]
 
 EMPTY_BLOCK: Final = b"\x00\x00\x00\xff\xff"
 """A stored block without data, from a byte boundary on: what a sync flush appends (RFC 7692, section 7.2.1)."""
@@ -31,12 +28,9 @@ EMPTY_BLOCK: Final = b"\x00\x00\x00\xff\xff"
 TAIL: Final = EMPTY_BLOCK[1:]
 """What the sender removes and the receiver appends again; the first byte belongs to the message (section 7.2.3.6)."""
 
-MEMBER_SLICE: Final = 4_096
-"""Bytes given to zlib at a time once a block with BFINAL=1 was seen.
-
-zlib copies whatever stands behind the end of a stream. Were it given everything, many tiny streams in one message
-would cost the square of its length; so it copies this much at most.
-"""
+MAX_STREAMS: Final = 64
+"""Blocks with BFINAL=1 in one message. A sender makes one, or one for each fragment. Each makes zlib begin anew, which
+takes some 10 us: two bytes of such a block, many thousand times, would keep the receiver busy for seconds."""
 
 THRESHOLD: Final = 128
 """The default of ``Deflate.threshold``: the shortest message that deflate makes shorter nearly always.
@@ -62,7 +56,7 @@ def _choose() -> tuple[str, Any]:
 
 
 zlib_name: str
-"""Which zlib serves: ``"zlib-ng"``, or ``"zlib"`` where the package was installed without its extra ``speed`` or the
+"""Which zlib is in use: ``"zlib-ng"``, or ``"zlib"`` if the package was installed without its extra ``speed`` or the
 environment variable ``TRIO_PYJO_WS_PURE`` is set to 1."""
 
 zlib_name, _fastest = _choose()
@@ -85,7 +79,7 @@ def _for_decompressing(window_bits: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Deflate:
-    """The parameters of permessage-deflate (RFC 7692, section 7.1) that one side wishes for.
+    """The parameters of permessage-deflate (RFC 7692, section 7.1) that one side asks for.
 
     ``server_no_context_takeover`` and ``client_no_context_takeover``: that side forgets its window after each message,
     which costs compression and saves memory on both sides. ``server_max_window_bits`` and ``client_max_window_bits``
@@ -98,21 +92,21 @@ class Deflate:
     client_no_context_takeover: bool = False
     server_max_window_bits: int = 15
     client_max_window_bits: int = 15
-    level: int = 6
+    level: int = 3
     memory_level: int = 8
     threshold: int = THRESHOLD
 
     def __post_init__(self) -> None:
         for name in ("server_no_context_takeover", "client_no_context_takeover"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is {getattr(self, name)!r}, accepted is True or False")
+                raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name, lowest, highest in _RANGES:
             value = getattr(self, name)
             accepted = f"{lowest} to {highest}" if highest < sys.maxsize else f"{lowest} or more"
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} is {value!r}, accepted is an int: {accepted}")
+                raise TypeError(f"{name} must be an int, {accepted}, not {value!r}")
             if not lowest <= value <= highest:
-                raise ValueError(f"{name} is {value!r}, accepted is {accepted}")
+                raise ValueError(f"{name} must be {accepted}, not {value!r}")
 
     def codec(self, client: bool) -> PerMessageDeflate:
         """The codec of the client or the server where exactly these parameters were agreed."""
@@ -140,18 +134,24 @@ class PerMessageDeflate:
     """
 
     __slots__ = (
+        "_arrived",
+        "_became",
         "_compressor",
         "_decompressor",
         "_ended",
+        "_given",
+        "_inflated",
+        "_input",
+        "_output",
         "_recent",
+        "_streams",
         "compress_no_context_takeover",
         "compress_window_bits",
-        "compressed",
         "decompress_no_context_takeover",
         "decompress_window_bits",
-        "decompressed",
         "level",
         "memory_level",
+        "more",
         "threshold",
     )
 
@@ -173,21 +173,32 @@ class PerMessageDeflate:
         self.level = level
         self.memory_level = memory_level
         self.threshold = threshold
-        self.compressed = (0, 0)
-        """Bytes that were compressed so far, and what they became."""
-        self.decompressed = (0, 0)
-        """Bytes that were decompressed so far, and what they became."""
+        self._given = self._became = 0  # bytes that were compressed so far, and what they became
+        self._arrived = self._inflated = 0
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
-        # The end of what the present message gave so far: the window that outlives a block with BFINAL=1.
-        self._recent = bytearray()
-        # Whether the last thing seen of the present message was the end of a block with BFINAL=1.
-        self._ended = False
+        # Of the message that is being inflated:
+        self.more = False
+        """Whether the part that was fed last may give more."""
+        self._input = b""
+        self._output = b""  # what the last step gave
+        self._recent = bytearray()  # what the steps before it gave: the window that outlives a block with BFINAL=1
+        self._streams = 0  # blocks with BFINAL=1
+        self._ended = False  # such a block was the last
 
     def __repr__(self) -> str:
-        counted = {"compressed", "decompressed"}
-        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_") and name not in counted)
+        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_") and name != "more")
         return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in parameters)}>"
+
+    @property
+    def compressed(self) -> tuple[int, int]:
+        """Bytes that were compressed so far, and what they became."""
+        return self._given, self._became
+
+    @property
+    def decompressed(self) -> tuple[int, int]:
+        """Bytes that were decompressed so far, and what they became."""
+        return self._arrived, self._inflated
 
     @property
     def can_compress(self) -> bool:
@@ -214,26 +225,39 @@ class PerMessageDeflate:
         if not self.can_compress:
             raise LocalProtocolError("a window of 8 bits was agreed for this side, which zlib cannot compress with")
         if not payload:
-            return EMPTY_BLOCK[:1]  # Section 7.2.3.6; the window is left as it is.
-        compressor = self._get_compressor()
-        if self.compress_no_context_takeover:
-            self._compressor = None
-        compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
-        self.compressed = _add(self.compressed, payload, compressed)
+            return self.end_pieces()
+        return self.compress_some(payload) + self.end_compressed()
+
+    def compress_some(self, payload: bytes | bytearray | memoryview) -> bytes:
+        """Compress a part of a message; what it becomes may come with the next part, or with :meth:`flush`."""
+        compressed = self._get_compressor().compress(payload)
+        self._given += len(payload)
+        self._became += len(compressed)
         return compressed
 
-    def compress_piece(self, payload: bytes) -> bytes:
-        """Compress a part of a message that is sent as it comes: a fragment, and not the last."""
-        compressor = self._get_compressor()
-        compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        self.compressed = _add(self.compressed, payload, compressed)
+    def flush(self) -> bytes:
+        """All that such parts still owe: the peer can inflate it without what comes next."""
+        compressed = self._get_compressor().flush(zlib.Z_SYNC_FLUSH)
+        self._became += len(compressed)
+        return compressed
+
+    def end_compressed(self) -> bytes:
+        """All that such parts still owe, at the end of the message (section 7.2.1)."""
+        compressed = self._get_compressor().flush(zlib.Z_SYNC_FLUSH)[: -len(TAIL)]
+        self._became += len(compressed)
+        if self.compress_no_context_takeover:
+            self._compressor = None
         return compressed
 
     def end_pieces(self) -> bytes:
-        """The last fragment behind such parts."""
+        """What ends a message behind :meth:`flush` (section 7.2.3.6); it leaves the window as it is."""
         if self.compress_no_context_takeover:
             self._compressor = None
         return EMPTY_BLOCK[:1]
+
+    def forget(self) -> None:
+        """Give up a message in the middle, of which nothing was sent: the next refers to nothing before it."""
+        self._compressor = None
 
     def _get_compressor(self) -> zlib._Compress:
         if self._compressor is None:
@@ -243,66 +267,69 @@ class PerMessageDeflate:
             )
         return self._compressor
 
-    def decompress(self, payload: bytes | bytearray | memoryview, *, final: bool, max_size: int) -> bytes:
-        """Decompress one fragment of a message; ``final`` says that it is the last (section 7.2.2).
+    def feed(self, payload: bytes) -> None:
+        """Take in a part of a message, if the one before has given all: :meth:`inflate` it while there is ``more``."""
+        self._input = payload
+        self.more = bool(payload)
+        self._arrived += len(payload)
 
-        Gives at most ``max_size`` bytes. Raises RemoteProtocolError, with code 1009 as soon as there would be more
-        (no more than one byte over the limit is inflated), with code 1007 where the data is not DEFLATE or, as far as
-        it can be told, ends in the middle of a block. The codec must not be used after that.
+    def inflate(self, size: int) -> bytes:
+        """The next step: at most ``size`` bytes, which must be at least 1; perhaps none.
+
+        Raises RemoteProtocolError: with code 1007 for what is not DEFLATE, with code 1008 for too many blocks with
+        BFINAL=1 (section 7.2.3.4). zlib takes such a block for the end of all. For a message it is not: the next block
+        begins at the next byte, and may refer back to what came before. The codec must not be used after an error.
         """
-        if max_size < 0:
-            raise ValueError(f"max_size is {max_size!r}, accepted is 0 or more")
+        if self._output:
+            self._remember(self._output)
+            self._output = b""
         decompressor = self._get_decompressor()
         try:
-            # One byte more than is allowed tells whether there is more, and is never 0, which zlib takes for "without
-            # limit". While zlib gives less than that, it has taken in the whole payload.
-            output = decompressor.decompress(payload, min(max_size, sys.maxsize - 1) + 1)
-            if len(output) > max_size:
-                raise _too_big(max_size)
-            if payload:
-                self._ended = False
-            if decompressor.eof:
-                output = self._go_on(decompressor, output, max_size)
-            elif not final:
-                self._remember(output)
-            if final:
-                self._finish()
+            # Never 0, which zlib takes for "without limit".
+            output: bytes = decompressor.decompress(self._input, size)
         except (zlib.error, _fastest.error) as error:
             raise _no_deflate(error) from error
-        self.decompressed = _add(self.decompressed, payload, output)
+        self._output = output
+        self._ended = decompressor.eof
+        if self._ended:
+            self._streams += 1
+            if self._streams > MAX_STREAMS:
+                raise RemoteProtocolError(f"a compressed message of over {MAX_STREAMS} streams", 1008)
+            self._decompressor = None
+            self._input = decompressor.unused_data
+            self.more = bool(self._input)
+        else:
+            self._input = decompressor.unconsumed_tail
+            self.more = len(output) == size
+        self._inflated += len(output)
         return output
 
-    def decompress_in_pieces(self, payload: bytes, *, final: bool, size: int) -> Iterator[bytes]:
-        """Decompress one fragment step by step, as the pieces of at most ``size`` bytes are asked for.
+    def end(self) -> None:
+        """The message has ended: give zlib the tail, and see that the blocks are complete.
 
-        All of them are to be taken before the next fragment. Raises as :meth:`decompress` does, without 1009.
+        Behind complete blocks the tail gives no data, and neither does one more empty block, which leaves the window
+        as it was. Behind a torn block both are taken for its missing part, and give data, an error or, if BFINAL is
+        1, an end, nearly always: then it raises RemoteProtocolError, with code 1007. A message that ends with BFINAL=1
+        ought to have a byte 00 behind it (section 7.2.3.4), but its end is certain without it.
         """
-        rest = memoryview(payload)
-        self.decompressed = _add(self.decompressed, payload, b"")
-        is_full = False
-        try:
-            while rest or is_full:
-                decompressor = self._get_decompressor()
-                part = rest[:MEMBER_SLICE]
-                output = decompressor.decompress(part, size)
-                self._remember(output)
-                self._ended = decompressor.eof
-                is_full = len(output) == size and not decompressor.eof  # and then there may be more of the same part
-                left = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
-                rest = rest[len(part) - len(left) :]
-                if decompressor.eof:
-                    self._decompressor = None
-                if output:
-                    self.decompressed = _add(self.decompressed, b"", output)
-                    yield output
-            if final:
-                self._finish()
-        except (zlib.error, _fastest.error) as error:
-            raise _no_deflate(error) from error
+        decompressor = self._get_decompressor()  # A new one still gets the window of this message.
+        if not self._ended:
+            try:
+                torn = decompressor.decompress(TAIL + EMPTY_BLOCK, 1) or decompressor.eof
+            except (zlib.error, _fastest.error) as error:
+                raise _no_deflate(error) from error
+            if torn:
+                raise RemoteProtocolError("compressed message ends in the middle of a block", 1007)
+        self._ended = False
+        self._output = b""
+        self._streams = 0
+        self._recent.clear()
+        if self.decompress_no_context_takeover:
+            self._decompressor = None
 
     def _get_decompressor(self) -> zlib._Decompress:
         if self._decompressor is None:
-            window = self._recent[-(1 << self.decompress_window_bits) :]
+            window = (self._recent + self._output)[-(1 << self.decompress_window_bits) :]
             module = _for_decompressing(self.decompress_window_bits)
             self._decompressor = module.decompressobj(-self.decompress_window_bits, zdict=window)
         return self._decompressor
@@ -314,48 +341,12 @@ class PerMessageDeflate:
         if len(self._recent) > 2 * window:
             del self._recent[:-window]
 
-    def _go_on(self, decompressor: zlib._Decompress, output: bytes, max_size: int) -> bytes:
-        """Decompress what stands behind a block with BFINAL=1 (section 7.2.3.4).
 
-        zlib takes such a block for the end of all. For a message it is not: the next block begins at the next byte, and
-        may refer back to what came before.
-        """
-        rest = memoryview(decompressor.unused_data)
-        message = bytearray(output)
-        self._remember(output)
-        self._decompressor = None
-        self._ended = True
-        position = 0
-        while position < len(rest):
-            decompressor = self._get_decompressor()
-            part = rest[position : position + MEMBER_SLICE]
-            output = decompressor.decompress(part, max_size - len(message) + 1)
-            message += output
-            if len(message) > max_size:
-                raise _too_big(max_size)
-            self._remember(output)
-            position += len(part)
-            self._ended = decompressor.eof
-            if decompressor.eof:
-                position -= len(decompressor.unused_data)
-                self._decompressor = None
-        return bytes(message)
+class Agreement(NamedTuple):
+    """What the opening handshake settled: the subprotocol and, if compression was agreed on, its codec."""
 
-    def _finish(self) -> None:
-        """End the message: give zlib the tail, and see that the blocks are complete.
-
-        Behind complete blocks the tail gives no data, and neither does one more empty block, which leaves the window
-        as it was. Behind a torn block both are taken for its missing part, and give data, an error or, where BFINAL is
-        1, an end, nearly always. A message that ends with BFINAL=1 ought to have a byte 00 behind it (section 7.2.3.4),
-        but its end is certain without it.
-        """
-        decompressor = self._get_decompressor()  # A new one still gets the window of this message.
-        if not self._ended and (decompressor.decompress(TAIL + EMPTY_BLOCK, 1) or decompressor.eof):
-            raise RemoteProtocolError("compressed message ends in the middle of a block", 1007)
-        self._ended = False
-        self._recent.clear()
-        if self.decompress_no_context_takeover:
-            self._decompressor = None
+    subprotocol: str | None = None
+    deflate: PerMessageDeflate | None = None
 
 
 def check_can_compress(agreed: PerMessageDeflate | None) -> PerMessageDeflate:
@@ -367,13 +358,5 @@ def check_can_compress(agreed: PerMessageDeflate | None) -> PerMessageDeflate:
     return agreed
 
 
-def _add(sizes: tuple[int, int], given: bytes | bytearray | memoryview, become: bytes) -> tuple[int, int]:
-    return sizes[0] + len(given), sizes[1] + len(become)
-
-
 def _no_deflate(error: Exception) -> RemoteProtocolError:
     return RemoteProtocolError(f"compressed data does not decode: {error}", 1007)
-
-
-def _too_big(max_size: int) -> RemoteProtocolError:
-    return RemoteProtocolError(f"compressed message gives more than the {max_size} bytes that are left for it", 1009)

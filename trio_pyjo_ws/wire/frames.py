@@ -1,38 +1,27 @@
-"""Frames of RFC 6455, section 5, as plain functions over a tuple; usable alone.
-
-This is also the one place that chooses the codec. The twins have the same names and pass the same tests.
-"""
+"""Frames of RFC 6455, section 5, as plain functions over a tuple; usable alone."""
 
 from __future__ import annotations
 
 import os
 import struct
-from contextlib import suppress
 from enum import IntEnum
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import RemoteProtocolError
-from . import _codec
-from ._codec import Item, Utf8Validator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
+from .masking import apply_mask, encode
 
 __all__ = [
     "MAX_REASON",
+    "NORMAL_CODES",
     "Close",
-    "Decoder",
     "Frame",
-    "Item",
     "Opcode",
-    "Utf8Validator",
     "apply_mask",
     "build_frame",
     "check_close",
-    "codec",
+    "check_control_payload",
     "encode",
+    "is_control",
     "long_head",
     "masking_key",
     "parse_close",
@@ -40,25 +29,14 @@ __all__ = [
 ]
 
 
-def _choose() -> tuple[str, ModuleType]:
-    if os.environ.get("TRIO_PYJO_WS_PURE", "0") in ("", "0"):
-        with suppress(ImportError):
-            return "compiled", import_module("._compiled", __package__)
-    return "pure Python", _codec
-
-
-codec: str
-"""Which twin serves: ``"compiled"``, or ``"pure Python"`` where the package was installed without a compiler or the
-environment variable ``TRIO_PYJO_WS_PURE`` is set to 1."""
-
-codec, _twin = _choose()
-Decoder: type[_codec.Decoder] = _twin.Decoder
-apply_mask: Callable[[bytes | bytearray | memoryview, bytes], bytes | bytearray] = _twin.apply_mask
-encode: Callable[..., bytes] = _twin.encode
-
+MAX_CONTROL = 125
+"""Bytes of the payload of a control frame (RFC 6455, section 5.5)."""
 
 MAX_REASON = 123
-"""Bytes of a close reason: a control frame's 125 less two for the code (RFC 6455, section 5.5)."""
+"""Bytes of a close reason: those of a control frame's payload less two for the code."""
+
+NORMAL_CODES = frozenset({1000, 1001, 1005})
+"""Close codes of a normal end: done, going away, and none given (RFC 6455, section 7.4.1)."""
 
 _medium_head = struct.Struct("!BBH").pack
 _long_head = struct.Struct("!BBQ").pack
@@ -102,12 +80,26 @@ class Frame(NamedTuple):
     def head(self) -> int:
         """The first byte of the frame on the wire. ValueError for an opcode that does not fit into it."""
         if self.opcode not in range(0x10):
-            raise ValueError(f"the opcode of a frame is an integer from 0 to 15, not {self.opcode!r}")
+            raise ValueError(f"the opcode of a frame must be an integer from 0 to 15, not {self.opcode!r}")
         bits = bool(self.fin) << 7 | bool(self.rsv1) << 6 | bool(self.rsv2) << 5 | bool(self.rsv3) << 4
         return bits | self.opcode
 
 
 _NAMED = frozenset(Opcode)
+
+
+def is_control(payload: object) -> bool:
+    """Whether it is a control frame, which may go between the fragments of a message (RFC 6455, section 5.4)."""
+    return isinstance(payload, Frame) and payload.opcode >= Opcode.CLOSE
+
+
+def check_control_payload(name: str, payload: bytes) -> bytes:
+    """Return the ``payload`` of a ping or a pong. Raises TypeError and ValueError if it cannot be one."""
+    if not isinstance(payload, bytes):
+        raise TypeError(f"the payload of a {name} must be bytes, not {type(payload).__name__}")
+    if len(payload) > MAX_CONTROL:
+        raise ValueError(f"the payload of a {name} must have at most {MAX_CONTROL} bytes, not {len(payload)}")
+    return payload
 
 
 class Close(NamedTuple):
@@ -126,18 +118,18 @@ def check_close(code: int | None, reason: str | None) -> bytes:
     Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
     """
     if not isinstance(reason, (str, type(None))):
-        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+        raise TypeError(f"a close reason must be str, not {type(reason).__name__}")
     if code is None:
         if reason:
-            raise ValueError(f"a close reason needs a code, and there is none with {reason[:60]!r}")
+            raise ValueError(f"a close reason requires a close code, but {reason[:60]!r} has none")
         return b""
     if not isinstance(code, int):
-        raise TypeError(f"a close code is an integer, not {code!r}")
+        raise TypeError(f"a close code must be an integer, not {code!r}")
     if not _may_travel(code):
-        raise ValueError(f"a close code is 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
+        raise ValueError(f"a close code must be 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
     encoded = (reason or "").encode()
     if len(encoded) > MAX_REASON:
-        raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
+        raise ValueError(f"a close reason must have at most {MAX_REASON} bytes of UTF-8, not {len(encoded)}")
     return code.to_bytes(2, "big") + encoded
 
 
@@ -186,7 +178,7 @@ def build_frame(
     b'\x81\x05Hello'
     """
     if not isinstance(payload, (bytes, bytearray, memoryview)):
-        raise TypeError(f"the payload of a frame is bytes, not {type(payload).__name__}")
+        raise TypeError(f"the payload of a frame must be bytes, not {type(payload).__name__}")
     frame = Frame(bool(fin), bool(rsv1), bool(rsv2), bool(rsv3), op, bytes(payload))
     return encode(frame.head, frame.payload, masking_key() if masked else None)
 
@@ -199,7 +191,7 @@ def parse_frame(buffer: bytearray, max_size: int | None = None) -> Frame | None:
     header announces more than ``max_size`` bytes of payload.
     """
     if not isinstance(buffer, bytearray):
-        raise TypeError(f"parse_frame() removes the frame from a bytearray; it cannot from {type(buffer).__name__}")
+        raise TypeError(f"parse_frame() takes a bytearray, because it removes the frame, not {type(buffer).__name__}")
     if len(buffer) < 2:
         return None
     length = buffer[1] & 0x7F
@@ -218,6 +210,6 @@ def parse_frame(buffer: bytearray, max_size: int | None = None) -> Frame | None:
     if len(buffer) < start + length:
         return None
     payload = bytes(buffer[start : start + length])
-    frame = Frame.from_head(buffer[0], payload if key is None else bytes(apply_mask(payload, key)))
+    frame = Frame.from_head(buffer[0], payload if key is None else apply_mask(payload, key))
     del buffer[: start + length]
     return frame

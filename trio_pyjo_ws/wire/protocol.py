@@ -1,3 +1,4 @@
+# cython: annotation_typing=False, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=True
 """One role-blind state machine: bytes in; messages, events and bytes out. No input or output happens here.
 
 Who began a connection matters in three places only: who masks, who compresses with which window (both settled when
@@ -13,35 +14,31 @@ A session, without a network::
     client.client_read(server.server_write())       # [Agreement]
     client.send_message("Hello")
     server.server_read(client.client_write())       # ["Hello"]
+
+What has come of a message that is not whole is in ``arriving``. Whoever wants it in pieces *claims* it: then they take
+what has come from there, at any size, and it is not among the events.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import typing
-from typing import TYPE_CHECKING, Literal, NamedTuple, Union
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from .deflate import check_can_compress
-from .fragments import MAX_EMPTY_FRAGMENTS, Assembly, Fragmenter, Piece
-from .frames import (
-    MAX_REASON,
-    Close,
-    Decoder,
-    Frame,
-    Opcode,
-    check_close,
-    encode,
-    long_head,
-    masking_key,
-    parse_close,
-)
+from . import masking
+from .arriving import Arriving, Piece
+from .codec import MAX_EMPTY_FRAGMENTS, Decoder
+from .deflate import Agreement, check_can_compress
+from .fragments import Fragmenter
+from .frames import MAX_REASON, NORMAL_CODES, Close, Frame, Opcode, check_close, long_head, masking_key, parse_close
+from .inflating import AT_ONCE, Inflating
 from .states import TRANSITIONS, Signal, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .deflate import Deflate, PerMessageDeflate
-    from .negotiate import Request, Response
 
 __all__ = [
     "MAX_WEBSOCKET_SIZE",
@@ -51,8 +48,6 @@ __all__ = [
     "Pong",
     "Protocol",
     "State",
-    "default_max_websocket_size",
-    "size_of",
 ]
 
 MAX_WEBSOCKET_SIZE = 262_144
@@ -64,17 +59,11 @@ MAX_EARLY = 65_536
 LARGE = 32_768
 """Bytes of a payload that is not copied to stand behind its head: 3 us of copying, against 1 us of a second piece."""
 
-_UNLIMITED = sys.maxsize
+_UNLIMITED = 1 << 62
 
-
-_READS = frozenset({State.OPEN, State.CLOSING})
-
-
-class Agreement(NamedTuple):
-    """What the opening handshake settled: the subprotocol and, where compression was agreed, its codec."""
-
-    subprotocol: str | None = None
-    deflate: PerMessageDeflate | None = None
+_CONNECTING = State.CONNECTING
+_OPEN = State.OPEN
+_CLOSING = State.CLOSING
 
 
 class Pong(NamedTuple):
@@ -83,62 +72,40 @@ class Pong(NamedTuple):
     payload: bytes
 
 
-# Evaluated at run time, where `X | Y` of these needs Python 3.10's types only for classes.
-Event = Union[str, bytes, Piece, Frame, Pong, Close, RemoteProtocolError, Agreement, "Request"]
-"""What :meth:`Protocol.client_read` and :meth:`Protocol.server_read` give. ``RemoteProtocolError`` stands for the
-breach that ended the connection; the Close frame that answers it is waiting to be written."""
-
-
 if TYPE_CHECKING:
 
+    class Requested(typing.Protocol):
+        """The request of an opening handshake, of which nothing matters here."""
+
+        @property
+        def method(self) -> str: ...
+        @property
+        def target(self) -> str: ...
+
     class Handshake(typing.Protocol):
-        """What the state machine needs of either half of an opening handshake; see :mod:`.http1`."""
+        """What the state machine needs of either half of an opening handshake."""
 
         rest: bytes
 
         @property
-        def request(self) -> Request | None: ...
+        def request(self) -> Any: ...
         @property
-        def response(self) -> Response | None: ...
-        def read(self, data: bytes) -> Agreement | Request | None: ...
+        def response(self) -> Any: ...
+        def read(self, data: bytes) -> Agreement | Requested | None: ...
         def read_eof(self) -> None: ...
         def write(self) -> bytes: ...
 
-    class ServerSide(Handshake, typing.Protocol):
-        def accept(
-            self,
-            *,
-            subprotocol: str | None = ...,
-            deflate: Deflate | None = ...,
-            headers: typing.Any = ...,
-        ) -> Agreement: ...
-        def refuse(self, response: Response) -> None: ...
 
-
-def default_max_websocket_size() -> int:
-    """The value of the environment variable ``PYJO_MAX_WEBSOCKET_SIZE``, or 262,144 bytes."""
-    text = os.environ.get("PYJO_MAX_WEBSOCKET_SIZE", "")
-    if not text:
-        return MAX_WEBSOCKET_SIZE
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"PYJO_MAX_WEBSOCKET_SIZE is a number of bytes, not {text[:60]!r}")
-    return int(text) or MAX_WEBSOCKET_SIZE  # 0 as in Mojolicious: the default
+# Evaluated at run time: there, `X | Y` works only for classes on Python 3.10.
+Event = Union[str, bytes, Frame, Pong, Close, RemoteProtocolError, Agreement, "Requested"]
+"""What :meth:`Protocol.client_read` and :meth:`Protocol.server_read` give. ``RemoteProtocolError`` stands for the
+breach that ended the connection; the Close frame that answers it is waiting to be written."""
 
 
 def _to_bytes(message: object) -> bytes:
     if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-    return bytes(message)
-
-
-def size_of(event: object) -> int:
-    """Bytes of memory that the message, or the piece of one, takes that ``event`` is; 0 for any other.
-
-    Of text that is up to four for each byte that came.
-    """
-    if isinstance(event, Piece):
-        event = event.data
-    return sys.getsizeof(event) if isinstance(event, (str, bytes)) else 0
+        raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
+    return memoryview(message).tobytes()
 
 
 class Protocol:
@@ -149,27 +116,55 @@ class Protocol:
     in all; ``client_write()``/``server_write()`` take it.
     """
 
+    __slots__ = (
+        "_breach",
+        "_decoder",
+        "_inflating",
+        "_kept",
+        "_open_message",
+        "_other",
+        "_sent_close",
+        "_taken",
+        "agreement",
+        "close",
+        "compressed",
+        "cut",
+        "handshake",
+        "in_pieces",
+        "masked",
+        "on_taken",
+        "outgoing",
+        "outgoing_size",
+        "pending",
+        "pings_owed",
+        "plain",
+        "role",
+        "state",
+    )
+
     def __init__(
         self,
         role: Literal["client", "server"],
         *,
         handshake: Handshake | None = None,
         agreement: Agreement | None = None,
-        max_websocket_size: int | None = None,
+        max_websocket_size: int = MAX_WEBSOCKET_SIZE,
         max_empty_fragments: int = MAX_EMPTY_FRAGMENTS,
     ) -> None:
         if role not in ("client", "server"):
-            raise ValueError(f"the role is 'client' or 'server', not {role!r}")
-        self.role = role
+            raise ValueError(f"the role must be 'client' or 'server', not {role!r}")
+        self.role: Literal["client", "server"] = role
         self.handshake = handshake
         self.agreement: Agreement | None = None
-        self.state = State.CONNECTING
+        self.state = _CONNECTING
         self.masked = role == "client"
         self.compressed = False
         self.close: Close | None = None
-        """How the connection ended, once it has: the peer's code and reason, or why this side failed it."""
+        """How the connection ended, once it has: what was agreed on, or why this side failed it."""
+        self.cut = False
+        """Whether the peer's Close came in the middle of a message of its own."""
         self.plain = True
-        """Whether the last read gave whole messages only."""
+        """Whether the last read gave messages only."""
         self.pending = False
         """Whether the last read ended before its data did: there may be more events without more data."""
         self.pings_owed = 0
@@ -178,14 +173,17 @@ class Protocol:
         self.in_pieces = False
         """Whether ``outgoing`` has a payload that is worth sending without joining it to the rest."""
         self.outgoing_size = 0
+        self.on_taken: Callable[[bytes], None] | None = None
+        """Called with the bytes that are taken to be sent: whole frames."""
         # What stood in ``outgoing`` and was taken, and how much of what was ever there was not the end of a message.
         self._taken = 0
         self._other = 0
-        size = default_max_websocket_size() if max_websocket_size is None else max_websocket_size
+        self._open_message = False  # a message has been sent in part
+        self._sent_close: Close | None = None
         # Before the handshake has ended the decoder only holds the options that may be set on it.
-        self._decoder = Decoder(role == "server", size)
-        self._assembly = Assembly(max_empty_fragments)
-        self._kept = bytearray()  # what came before it could be read: behind the request, or behind a piece
+        self._decoder = Decoder(role == "server", min(max_websocket_size, _UNLIMITED), False, max_empty_fragments)
+        self._inflating: Inflating | None = None  # if compression was agreed on
+        self._kept = b""  # what came before the request was answered
         self._breach: RemoteProtocolError | None = None
         if handshake is None:
             self._establish(agreement or Agreement(), b"")
@@ -194,21 +192,53 @@ class Protocol:
 
     @property
     def max_websocket_size(self) -> int:
-        """The largest message that is accepted, in bytes, before and after inflation."""
+        """The largest message that is accepted, in bytes, before and after inflation.
+
+        Settable, at any time: None removes the bound (2**62); ValueError unless it is that or a non-negative int.
+        """
         return self._decoder.max_size
 
     @max_websocket_size.setter
-    def max_websocket_size(self, size: int) -> None:
-        self._decoder.max_size = size
+    def max_websocket_size(self, size: int | None) -> None:
+        given: object = _UNLIMITED if size is None else size
+        if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+            raise ValueError(f"max_websocket_size must be a number of bytes or None, not {size!r}")
+        self._decoder.max_size = min(given, _UNLIMITED)
 
     @property
     def watch_frames(self) -> bool:
         """Whether every frame is given as an event of its own, before what it means."""
-        return not self._decoder.straight
+        return self._decoder.watch
 
     @watch_frames.setter
     def watch_frames(self, watch: bool) -> None:
-        self._decoder.straight = not watch
+        self._decoder.watch = watch
+
+    @property
+    def arriving(self) -> Arriving:
+        """The message of which a part has come, or else the next."""
+        return self._decoder.arriving
+
+    def unclaim(self) -> bool:
+        """Nobody has taken a piece of the message that is arriving: have it given whole. False if it is too large."""
+        return self._decoder.unclaim()
+
+    @property
+    def holding(self) -> bool:
+        """Whether reading stops at a message that is over ``max_websocket_size``, in place of failing.
+
+        Somebody may yet claim it; ``held`` tells that reading has stopped.
+        """
+        return self._decoder.holding
+
+    @holding.setter
+    def holding(self, holding: bool) -> None:
+        self._decoder.holding = holding
+
+    @property
+    def held(self) -> bool:
+        """Whether the last read has stopped because of :attr:`holding`."""
+        return self._decoder.held or (self._inflating is not None and self._inflating.held)
 
     def __repr__(self) -> str:
         return f"<Protocol {self.role} {self.state.value}>"
@@ -220,107 +250,95 @@ class Protocol:
     ) -> list[Event]:
         """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
 
-        Stops after ``max_messages`` messages and control frames, when those of a connection with compression take
-        ``max_bytes`` of memory, and before a breach, so that what came before it may be answered; ``pending`` tells
-        that there is more, to be had by ``client_read()``, and so it does of frames that came right behind the
-        handshake. Raises :class:`HandshakeError` where that fails, and nothing else: a breach after it is the last of
-        the events.
+        Stops after ``max_messages`` messages and control frames, or 1,024 frames in all; after compressed messages were
+        inflated to ``max_bytes`` of memory, or 1 MiB, at a kilobyte at least for each step; and before a breach, so
+        that what came before it may be answered. ``pending`` tells that there is more, to be had by ``client_read()``,
+        and so it does of frames that came right behind the handshake. Raises :class:`HandshakeError` if that fails, and
+        nothing else: a breach after it is the last of the events.
         """
-        if self.state in _READS:
-            if self._breach is not None:
-                return self._fail(self._breach, [])
-            if self.agreement.deflate is None:  # type: ignore[union-attr]  # there is one in these states
-                decoder = self._decoder
-                items = decoder.decode(data, max_messages)
-                self.pending = decoder.pending
-                self.plain = plain = decoder.plain
-                return items if plain else self._interpret(items, [])  # type: ignore[return-value]
-            return self._read_stepwise(data, max_messages, max_bytes)
-        if self.state is State.CONNECTING:
-            return self._read_handshake(data)
-        return []  # What follows a Close, or a breach, is ignored (section 1.4 and section 7.1.7).
+        return self.read(data, max_messages, max_bytes)
 
     server_read = client_read
 
-    def _read_stepwise(self, data: bytes, max_messages: int, max_bytes: int) -> list[Event]:
-        # A few bytes can inflate to a whole message, so that a chunk full of them would be large beyond any bound.
+    def read(self, data: bytes, max_messages: int, max_bytes: int) -> list[Event]:
+        """As :meth:`client_read`, for whoever does it often."""
+        state = self.state
+        if state is _OPEN or state is _CLOSING:
+            if self._breach is not None:
+                return self._fail(self._breach, [])
+            if self._inflating is not None:
+                return self._read_compressed(data, max_messages, max_bytes)
+            decoder = self._decoder
+            items = decoder.decode(data, max_messages)
+            self.pending = decoder.pending
+            self.plain = decoder.plain
+            return items if decoder.plain else self._interpret(items, [])  # type: ignore[return-value]
+        if state is _CONNECTING:
+            return self._read_handshake(data)
+        return []  # What follows a Close, or a breach, is ignored (section 1.4 and section 7.1.7).
+
+    def _read_compressed(self, data: bytes, max_messages: int, max_bytes: int) -> list[Event]:
+        """Read from a peer that may compress."""
         events: list[Event] = []
-        size = 0
-        self.plain = True
         decoder = self._decoder
-        if self._kept or self._assembly.has_more:
-            self._kept += data
+        inflating = self._inflating
+        assert inflating is not None
+        inflating.budget = min(max_bytes, AT_ONCE)
+        self.plain = True
+        if inflating.active and data:
+            decoder.decode(data, 0)
             data = b""
         while True:
-            before = len(events)
-            if self._assembly.has_more:
-                self._inflate_more(events)
-            else:
-                if self._kept:
-                    data = bytes(self._kept)
-                    self._kept.clear()
-                items = decoder.decode(data, 1)
+            if not inflating.active:
+                items = decoder.decode(data, max_messages - len(events))
                 data = b""
-                self.plain = self.plain and decoder.plain
-                self._interpret(items, events)
-            size += sum(map(size_of, events[before:]))
-            if self._breach or self.state not in _READS:
-                return events
-            self.pending = decoder.pending or self._assembly.has_more or bool(self._kept)
-            if not self.pending or decoder.held or len(events) >= max_messages or size >= max_bytes:
-                return events
+                if decoder.plain:
+                    events += items  # type: ignore[arg-type]
+                else:
+                    self._interpret(items, events)
+                if not inflating.active:
+                    break
+            stop = self._inflate(inflating, events)
+            if stop or inflating.budget <= 0 or len(events) >= max_messages or self._is_over():
+                break
+        if not self._is_over():
+            self.pending = inflating.active or decoder.pending
+        return events
 
-    def _inflate_more(self, events: list[Event]) -> None:
+    def _is_over(self) -> bool:
+        return self._breach is not None or (self.state is not _OPEN and self.state is not _CLOSING)
+
+    def _interpret(self, items: list[Any], events: list[Event]) -> list[Event]:
+        """Add what the items mean that are not whole messages already."""
         self.plain = False
+        for item in items:
+            if item.__class__ is not tuple:
+                if item.__class__ is RemoteProtocolError:
+                    return self._fail(item, events)
+                events.append(item)
+                continue
+            head, payload = item
+            if not head & 0x08:
+                assert self._inflating is not None
+                self._inflating.feed(payload, head != 0)
+                break  # The decoder has stopped here, too.
+            try:
+                self._control_frame(head & 0x0F, payload, events)
+            except RemoteProtocolError as exc:
+                return self._fail(exc, events)
+        return events
+
+    def _inflate(self, inflating: Inflating, events: list[Event]) -> bool:
+        """Go on with what is being inflated; return whether to stop: there is more of it, or it was claimed."""
+        arriving = self._decoder.arriving
         try:
-            piece = self._assembly.go_on()
+            message = inflating.advance()
         except RemoteProtocolError as exc:
             self._fail(exc, events)
         else:
-            if piece is not None:
-                events.append(piece)
-
-    # Reading a message as it arrives
-
-    @property
-    def holding(self) -> bool:
-        """Whether reading stops before a message that may be over ``max_websocket_size``, in place of failing at it.
-
-        That is for somebody who may yet want it in pieces; ``held`` tells that it has stopped. As what a compressed
-        message inflates to is not known, it stops before each of those.
-        """
-        return self._decoder.holding
-
-    @holding.setter
-    def holding(self, holding: bool) -> None:
-        self._decoder.holding = holding
-
-    @property
-    def held(self) -> bool:
-        """Whether the last read ended before a message that is not read while :attr:`holding`."""
-        return self._decoder.held
-
-    @property
-    def giving_pieces(self) -> bool:
-        """Whether a message is being given in pieces, and its last has not come."""
-        return self._assembly.begun
-
-    @property
-    def midway(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._decoder.midway
-
-    def give_pieces(self) -> None:
-        """Give the message that is being received, or else the next, as :class:`Piece` after piece, of any size.
-
-        ``pending`` tells that there is a first piece already. The messages behind it come whole again.
-        """
-        self._decoder.parts = self._assembly.streaming = True
-        self.pending = self.pending or self.midway
-
-    def give_whole(self) -> None:
-        """Take :meth:`give_pieces` back, while no piece has been given."""
-        self._decoder.parts = self._assembly.streaming = False
+            if message is not None:
+                events.append(message)
+        return inflating.active or arriving.ended
 
     def _read_handshake(self, data: bytes) -> list[Event]:
         handshake = self.handshake
@@ -348,50 +366,46 @@ class Protocol:
         if len(self._kept) > MAX_EARLY:
             raise HandshakeError(f"more than {MAX_EARLY} bytes came before the request was answered")
 
-    def accept(
-        self, *, subprotocol: str | None = None, deflate: Deflate | None = None, headers: typing.Any = ()
-    ) -> Agreement:
-        """On the server: agree to the opening handshake that a :class:`Request` began.
+    def accept(self, *, subprotocol: str | None = None, deflate: Deflate | None = None, headers: Any = ()) -> Agreement:
+        """On the server: agree to the opening handshake that a request began.
 
-        Compresses where ``deflate`` is given and the client offers it. Raises :class:`HandshakeError` where the
-        request is no valid opening handshake; the response that says so is waiting to be written. Raises
-        :class:`LocalProtocolError` where there is no request to accept, and ValueError for what cannot be agreed to;
-        nothing is changed then.
+        Compresses if ``deflate`` is given and the client offers it. Raises :class:`HandshakeError` if the request is no
+        valid opening handshake; the response that says so is waiting to be written. Raises :class:`LocalProtocolError`
+        if there is no request to accept, and ValueError for what cannot be agreed to; nothing is changed then.
         """
         handshake = self._server_side()
         try:
-            agreement = handshake.accept(subprotocol=subprotocol, deflate=deflate, headers=headers)
+            agreement: Agreement = handshake.accept(subprotocol=subprotocol, deflate=deflate, headers=headers)
         except HandshakeError:
             self._move(Signal.REFUSED)
             raise
         finally:
             self._queue_other(handshake.write())
-        early = bytes(self._kept)
-        self._kept.clear()
+        early, self._kept = self._kept, b""
         self._establish(agreement, handshake.rest + early)
         return agreement
 
-    def refuse(self, response: Response) -> None:
+    def refuse(self, response: Any) -> None:
         """On the server: answer the opening handshake with ``response`` instead; the connection is over with that.
 
-        May be called before there is a request. Raises :class:`LocalProtocolError` where it was answered already.
+        May be called before there is a request. Raises :class:`LocalProtocolError` if it was answered already.
         """
         handshake = self._server_side()
         handshake.refuse(response)
         self._queue_other(handshake.write())
         self._move(Signal.REFUSED)
 
-    def _server_side(self) -> ServerSide:
-        if self.role != "server" or self.state is not State.CONNECTING:
+    def _server_side(self) -> Any:
+        if self.role != "server" or self.state is not _CONNECTING:
             raise LocalProtocolError(f"there is no request to answer: this is a {self.role} that is {self.state.value}")
-        return typing.cast("ServerSide", self.handshake)
+        return self.handshake
 
     def read_eof(self) -> None:
         """The peer's stream has ended. Without a Close before, the code is 1006 (section 7.1.5).
 
-        Raises :class:`HandshakeError` where the opening handshake was not over.
+        Raises :class:`HandshakeError` if the opening handshake was not over.
         """
-        connecting = self.state is State.CONNECTING
+        connecting = self.state is _CONNECTING
         self.end()
         if connecting and self.handshake is not None:
             self.handshake.read_eof()
@@ -407,79 +421,60 @@ class Protocol:
     def _establish(self, agreement: Agreement, rest: bytes) -> None:
         self._move(Signal.ESTABLISHED)
         self.agreement = agreement
-        if agreement.deflate is not None:
+        deflate = agreement.deflate
+        if deflate is not None:
+            self._inflating = Inflating(self._decoder, deflate)
             self._decoder.compression = True
-            self._assembly.deflate = agreement.deflate
-            self.compressed = agreement.deflate.can_compress
+            self.compressed = deflate.can_compress
         if rest:
             # Frames may come right behind the handshake. They are kept, not read: on a server, the handler that
             # wants them does not run yet.
             self._decoder.decode(rest, 0)
             self.pending = self._decoder.pending
 
-    def _interpret(self, items: list[typing.Any], events: list[Event]) -> list[Event]:
-        """Add what the frames mean that are not whole messages already."""
-        watch = self.watch_frames
-        for item in items:
-            if item.__class__ is not tuple:
-                if isinstance(item, RemoteProtocolError):
-                    return self._fail(item, events)
-                events.append(item)
-                continue
-            head, payload = item
-            if watch:
-                events.append(Frame.from_head(head, payload))
-            try:
-                if head & 0x08:
-                    self._control_frame(head & 0x0F, payload, events)
-                elif (found := self._assembly.add(head, payload, self.max_websocket_size)) is not None:
-                    events.append(found)
-            except RemoteProtocolError as exc:
-                return self._fail(exc, events)
-            if self.state not in _READS:
-                break  # Section 5.5.1: nothing that comes behind a Close is looked at.
-        if self._assembly.streaming and (piece := self._assembly.begin()) is not None:
-            events.append(piece)
-        return events
-
     def _control_frame(self, opcode: int, payload: bytes, events: list[Event]) -> None:
-        if opcode == Opcode.PING:
-            if self.state is State.OPEN:
-                self.pings_owed += 1
-                self._send_frame(0x80 | Opcode.PONG, payload)
-        elif opcode == Opcode.PONG:
+        if opcode == 0x9:  # PING
+            # Section 5.5.2: until a Close was received, also behind one that was sent.
+            self.pings_owed += 1
+            self._send_frame(0x8A, payload)
+        elif opcode == 0xA:  # PONG
             events.append(Pong(payload))
         else:
             self.close = close = parse_close(payload)
-            events.append(close)
-            if self.state is State.OPEN:
+            self.cut = self._decoder.arriving.begun
+            if self.state is _OPEN:
                 # Section 5.5.1: an endpoint that receives Close answers with one, typically with the same code.
-                self._send_frame(0x80 | Opcode.CLOSE, payload[:2])
+                self._send_frame(0x88, payload)
+            elif self._sent_close is not None and close.code == self._sent_close.code and not close.reason:
+                self.close = close = self._sent_close  # Some answer with the code alone.
+            events.append(close)
             self._move(Signal.CLOSE_RECEIVED)
 
     def _fail(self, exc: RemoteProtocolError, events: list[Event]) -> list[Event]:
         """Section 7.1.7: tell the peer what it did, and listen no more; first, what came before may be answered."""
-        if events and self.state is State.OPEN:
-            self._breach, self.pending = exc, True
+        self.plain = False
+        if events and self.state is _OPEN:
+            self._breach = exc
+            self.pending = True
         else:
             events.append(exc)
             self.fail(exc.code, str(exc))
         return events
 
-    def fail(self, code: int, reason: str) -> None:
-        """Fail the connection: send Close with ``code`` where none was sent, and ignore what still comes.
+    def fail(self, code: int, reason: str, close: Close | None = None) -> None:
+        """Fail the connection: send Close with ``code`` if none was sent, and ignore what still comes.
 
-        A ``reason`` of more than 123 bytes is cut. Raises ValueError for a code that may not be sent, and
-        :class:`LocalProtocolError` where there is no connection to fail: before the handshake has ended, after Close
-        has gone both ways, and after a failure. Nothing is changed then.
+        ``close`` is how it ends then, if not by that. A ``reason`` of more than 123 bytes is cut. Raises ValueError for
+        a code that may not be sent, and :class:`LocalProtocolError` if there is no connection to fail: before the
+        handshake has ended, after Close has gone both ways, and after a failure. Nothing is changed then.
         """
         reason = reason.encode()[:MAX_REASON].decode("utf-8", "ignore")
         payload = check_close(code, reason)
-        was_open = self.state is State.OPEN
+        was_open = self.state is _OPEN
         self._move(Signal.BREACH)
-        self.close = Close(code, reason)
+        self.close = close or Close(code, reason)
         if was_open:
-            self._send_frame(0x80 | Opcode.CLOSE, payload)
+            self._send_frame(0x88, payload)
 
     # Writing
 
@@ -491,13 +486,17 @@ class Protocol:
         outgoing.clear()
         self.outgoing_size = self.pings_owed = 0
         self.in_pieces = False
+        if self.on_taken is not None:
+            self.on_taken(data)
         return data
 
     def take_pieces(self) -> list[bytes]:
         """Take all that is to be sent, as it is."""
-        pieces = self.outgoing[:]
+        if self.on_taken is not None:
+            return [self.take()]
+        pieces = self.outgoing
         self._taken += len(pieces)
-        self.outgoing.clear()
+        self.outgoing = []
         self.outgoing_size = self.pings_owed = 0
         self.in_pieces = False
         return pieces
@@ -508,28 +507,38 @@ class Protocol:
         self._taken -= len(pieces)
         self.outgoing_size += sum(map(len, pieces))
 
-    client_write = server_write = take
+    def forget(self) -> None:
+        """Forget all that is to be sent: it cannot be."""
+        self.on_taken = None
+        self.take()
+
+    def client_write(self) -> bytes:
+        """Take all that is to be sent."""
+        return self.take()
+
+    server_write = client_write
 
     def send_message(self, message: str | bytes, compress: bool | None = None) -> None:
         """Send a whole message: ``str`` as text, ``bytes`` as binary.
 
-        Without ``compress`` it goes compressed where ``compressed`` is true and it is no shorter than the threshold.
+        Without ``compress`` it goes compressed if ``compressed`` is true and it is no shorter than the threshold.
         Raises :class:`LocalProtocolError` unless the connection is open, UnicodeEncodeError for a lone surrogate, and
-        ValueError where it cannot be compressed but is to be; nothing is changed then.
+        ValueError if it cannot be compressed but is to be; nothing is changed then.
         """
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
         if self.masked or self.compressed or compress:
             data = self.encode_message(message, compress)
         else:
             if isinstance(message, str):
+                text = message if message.__class__ is str else str.__str__(message)  # of a subclass its value
                 head = 0x81
-                data = message.encode()
+                data = text.encode("utf-8")
             else:
                 head = 0x82
                 data = message if message.__class__ is bytes else _to_bytes(message)
             if len(data) < LARGE:
-                data = encode(head, data)
+                data = masking.encode(head, data)
             else:
                 self._queue_other(long_head(head, len(data)))
                 self.in_pieces = True
@@ -541,7 +550,7 @@ class Protocol:
 
         Raises :class:`LocalProtocolError` unless the connection is open.
         """
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"a message cannot be sent: the connection is {self.state.value}")
         self._queue(frame)
 
@@ -549,7 +558,7 @@ class Protocol:
         """The bytes of the frame that :meth:`send_message` sends, whatever the state."""
         if isinstance(message, str):
             head = 0x81
-            payload = message.encode()
+            payload = str.encode(message)
         else:
             head = 0x82
             payload = message if message.__class__ is bytes else _to_bytes(message)
@@ -558,7 +567,7 @@ class Protocol:
             if compress or len(payload) >= deflate.threshold:
                 payload = deflate.compress(payload)
                 head |= 0x40
-        return encode(head, payload, masking_key() if self.masked else None)
+        return masking.encode(head, payload, masking_key() if self.masked else None)
 
     def fragmenter(self, opcode: int, compress: bool | None = None) -> Fragmenter:
         """What cuts a message of which the pieces come one by one; its frames are for :meth:`send_frame`.
@@ -570,15 +579,12 @@ class Protocol:
         return Fragmenter(opcode, self.check_can_compress() if compress else None)
 
     def check_can_compress(self) -> PerMessageDeflate:
-        """The codec that compresses what is sent. ValueError that tells why where there is none."""
+        """The codec that compresses what is sent. ValueError that tells why if there is none."""
         return check_can_compress(None if self.agreement is None else self.agreement.deflate)
 
     @property
     def frame_kind(self) -> tuple[int, ...] | None:
-        """What settles how a message is written: of the same kind, two connections send it in the same bytes.
-
-        None where each message has a frame of its own: by a new masking key, or by a context of the messages before.
-        """
+        """Connections of the same kind send a message in the same bytes. None if each frame differs."""
         if self.masked:
             return None
         return self.check_can_compress().kind if self.compressed else ()
@@ -588,36 +594,47 @@ class Protocol:
 
         Raises :class:`LocalProtocolError` unless the connection is open, and ValueError for an opcode over 15. A Close
         begins the closing handshake, as :meth:`send_close` does.
-
-        So fragmented messages and the frames of extensions are sent, and other implementations tested, as in the seed.
         """
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"a frame cannot be sent: the connection is {self.state.value}")
         self._send_frame(frame.head, frame.payload)
         if frame.opcode == Opcode.CLOSE:
+            with suppress(RemoteProtocolError):  # It may say anything.
+                self._sent_close = parse_close(frame.payload)
             self._move(Signal.CLOSE_SENT)
+        elif frame.opcode < Opcode.CLOSE:
+            self._open_message = not frame.fin
 
     def send_close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Begin the closing handshake (section 7.1.2). ValueError where ``code`` or ``reason`` may not be sent."""
+        """Begin the closing handshake (section 7.1.2). ValueError if ``code`` or ``reason`` may not be sent.
+
+        In the middle of a message a code of a normal end becomes 1011: the peer must not take its part for the whole.
+        """
         payload = check_close(code, reason)
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"Close cannot be sent: the connection is {self.state.value}")
-        self._send_frame(0x80 | Opcode.CLOSE, payload)
+        if self._open_message and (code is None or code in NORMAL_CODES):
+            code, reason = 1011, "a message could not be completed"
+            payload = check_close(code, reason)
+        self._sent_close = Close(1005 if code is None else code, reason or "")
+        self._send_frame(0x88, payload)
         self._move(Signal.CLOSE_SENT)
 
     def _send_frame(self, head: int, payload: bytes) -> None:
-        queue = self._queue if head & 0x88 == 0x80 else self._queue_other
-        queue(encode(head, payload, masking_key() if self.masked else None))
+        self._queue(masking.encode(head, payload, masking_key() if self.masked else None))
+        if head & 0x88 != 0x80:
+            self._other += 1
 
-    def _queue(self, data: bytes) -> None:
-        self.outgoing.append(data)
-        self.outgoing_size += len(data)
+    def _queue(self, frame: bytes) -> None:
+        self.outgoing.append(frame)
+        self.outgoing_size += len(frame)
 
     def _queue_other(self, data: bytes) -> None:
-        """Queue what is not the end of a message."""
+        """Queue bytes that are not a frame."""
         if data:
             self._other += 1
-            self._queue(data)
+            self.outgoing.append(data)
+            self.outgoing_size += len(data)
 
     @property
     def messages_sent(self) -> int:
@@ -629,5 +646,5 @@ class Protocol:
             self.state = TRANSITIONS[self.state][signal]
         except KeyError:
             raise LocalProtocolError(f"{signal.value}: not possible while {self.state.value}") from None
-        if self.state not in _READS:
+        if self.state is not _OPEN and self.state is not _CLOSING:
             self.pending = False

@@ -13,7 +13,6 @@ AUTHORIZATION = {"Authorization": "Bearer sesame"}
 
 
 def check(ws: Transaction) -> Response | None:
-    assert ws.req is not None
     if ws.req.headers.get("Authorization") != AUTHORIZATION["Authorization"]:
         return Response(401, body="who are you?\n")
     return None

@@ -1,0 +1,10 @@
+cimport cython
+
+cdef class Hub:
+    cdef object _poll
+    cdef dict _members
+    cdef readonly object fd
+    cdef readonly object ready
+
+    @cython.locals(gone=int)
+    cpdef turn(self, double until)

@@ -1,0 +1,1 @@
+"""The opening handshake, without input or output: URLs, HTTP, headers, redirects, tunnels."""

@@ -1,0 +1,1 @@
+"""The server: from a listener to a handler."""
