@@ -13,7 +13,7 @@ from typing import NoReturn
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "docs", "package", "autobahn", "fuzz", "tests", "interop"]
+nox.options.sessions = ["lint", "package", "types", "docs", "autobahn", "fuzz", "tests", "interop"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
@@ -67,15 +67,20 @@ PACKAGE_TESTS = [
 REDIS = "*/adapters/redis.py"
 """What needs a server: its branches are covered in `interop`, all others in `tests`."""
 
-COMPILED_TESTS = ["tests/engine", "tests/wire", "tests/hostile", "tests/test_transaction.py", "tests/test_stress.py"]
-"""Tests of what is compiled."""
+ENGINE_TESTS = ["tests/engine", "tests/test_transaction.py"]
+"""Tests of what is compiled; those in `tests/wire` use the sources, too, wherever both are there."""
+
+NOT_ONCE = ("-m", "not interop and not once")
+
+THIS_PYTHON = "{}.{}".format(*sys.version_info)
 
 WHEELS: dict[str, Path] = {}
+"""By the version of Python: each is built once in a run of nox, as compiling takes half a minute."""
 
 
 def build_wheel(session: nox.Session) -> Path:
-    """Build the package for the session's Python: once in a run of nox, as compiling takes half a minute."""
-    version = str(session.python or "{}.{}".format(*sys.version_info))
+    """Build the package for the session's Python."""
+    version = str(session.python or THIS_PYTHON)
     if version not in WHEELS:
         folder = Path(session.virtualenv.location).resolve().parent / "wheels" / version
         for former in (Path("build"), folder):  # setuptools would also pack what a former build left there
@@ -126,6 +131,7 @@ def package(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(folder), silent=True)  # the wheel from the sources, unpacked
     session.run("twine", "check", "--strict", *map(str, sorted(folder.iterdir())))
     (sources,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    WHEELS[THIS_PYTHON] = wheel
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(str(wheel))
     shutil.unpack_archive(sources, folder)
@@ -135,25 +141,30 @@ def package(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All tests, compiled; on the newest Python the sources, too, in all branches. With arguments: these tests only."""
+    """All tests, compiled: on the newest Python. Elsewhere those that Python's version may matter to.
+
+    The sources are tested on the newest Python, too, in all branches; and, without these, on the oldest. With
+    arguments: these tests only.
+    """
     session.log("Pythons found: %s", ", ".join(f"{version} ({python})" for version, python in FOUND.items()))
     install(session, "test")
     # By its path: with `-m pytest` the checkout would stand first on sys.path and hide the installed package.
     pytest = [str(Path(session.bin) / "pytest"), "--numprocesses=logical"]
+    compiled, sources = {"TRIO_PYJO_WS_PURE": "0"}, {"TRIO_PYJO_WS_PURE": "1"}
+    oldest, newest = next(iter(FOUND)), list(FOUND)[-1]
     if session.posargs:
         session.run("pytest", *session.posargs)
-        return
-    session.run(*pytest, env={"TRIO_PYJO_WS_PURE": "0"})
-    env = {"TRIO_PYJO_WS_PURE": "1"}
-    if session.python != list(FOUND)[-1]:
-        session.run(*pytest, *COMPILED_TESTS, env=env)  # Nothing else differs.
+    elif session.python != newest:
+        session.run(*pytest, *NOT_ONCE, env=compiled)
+        if session.python == oldest:
+            session.run(*pytest, *NOT_ONCE, *ENGINE_TESTS, env=sources)
     else:
-        # Once: it takes as long again as the tests.
-        env["COVERAGE_FILE"] = str(Path(session.virtualenv.location) / "coverage.data")
-        session.run("coverage", "erase", env=env)
-        session.run("coverage", "run", *pytest, env=env)
-        session.run("coverage", "combine", "--quiet", env=env)
-        session.run("coverage", "report", f"--omit={REDIS}", env=env)
+        session.run(*pytest, env=compiled)
+        sources["COVERAGE_FILE"] = str(Path(session.virtualenv.location) / "coverage.data")
+        session.run("coverage", "erase", env=sources)
+        session.run("coverage", "run", *pytest, *NOT_ONCE, env=sources)
+        session.run("coverage", "combine", "--quiet", env=sources)
+        session.run("coverage", "report", f"--omit={REDIS}", env=sources)
 
 
 def skip_or_fail(session: nox.Session, what: str) -> NoReturn:

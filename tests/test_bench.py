@@ -25,6 +25,8 @@ from .interoperability.conftest import missing
 if TYPE_CHECKING:
     from .bench.figures import Results
 
+pytestmark = pytest.mark.once
+
 RTT = Scenario("server", "rtt", 256)
 IDLE = Scenario("memory", "idle", 0, 500)
 TURN = Scenario("fairness", "turn", 256, 4000)

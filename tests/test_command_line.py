@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from trio_pyjo_ws.cli.main import make_parser
 
 from .terminal import Terminal
@@ -12,6 +14,7 @@ from .terminal import Terminal
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "command-line.md").read_text("utf-8")
 
 
+@pytest.mark.once
 def test_commands_do_what_is_shown(tmp_path: Path) -> None:
     assert Terminal(tmp_path, "8000").run_all(PAGE.partition("comes after this line.")[2]) > 10
 

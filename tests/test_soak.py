@@ -16,6 +16,8 @@ from .soak.ledger import Ledger, Wrong, binary, text
 from .soak.record import Quiet, Sample
 from .soak.world import World
 
+pytestmark = pytest.mark.once
+
 BASE = Quiet("warm-up", 50 * 2**20, 100_000, 14, 12)
 
 

@@ -35,7 +35,9 @@ BLOCK = 24
 """Seeds in a test: as many as a worker of pytest-xdist takes at a time."""
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=[pytest.mark.once] * (first >= 2 * BLOCK)) for first in range(0, SEEDS, BLOCK)]
+)
 def test_seeds(first: int) -> None:
     verdicts: list[Verdict] = []
     for seed in range(first, first + BLOCK):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     StartServer = Callable[..., Awaitable[Server]]
 
+pytestmark = pytest.mark.once
+
 PLAIN = """
 import sys
 for name in ("prompt_toolkit", "rich"):

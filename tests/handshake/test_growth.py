@@ -28,6 +28,8 @@ from .steps import growth
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 MOST = 2.3
 SIZE = 200
 """Characters of the smaller input: the square of it is far above what any call costs at all."""

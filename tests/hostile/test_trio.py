@@ -418,6 +418,7 @@ ROUNDS = 5
 AT_ONCE = 20
 
 
+@pytest.mark.once
 async def test_74_connections_that_come_and_go_leave_nothing_behind(nursery: trio.Nursery) -> None:
     def on_request(ws: Transaction) -> None:
         ws.with_compression()

@@ -25,6 +25,8 @@ from .conftest import missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
+
 PAGES = Path(__file__).resolve().parent.parent.parent / "docs" / "coming-from"
 PROGRAMS = PAGES.parent / "examples" / "coming_from"
 PRINTED = """\

@@ -19,6 +19,8 @@ from .process import SUBPROTOCOL
 if TYPE_CHECKING:
     from .peers import Conversation, Peer
 
+pytestmark = pytest.mark.once
+
 NUMBERS = itertools.count(1)
 COUNT = 10_000
 SIZES = [0, 1, 125, 126, 65_535, 65_536, 1_000_000]

@@ -273,7 +273,7 @@ def test_case_fed_with_trailing_data(case: Case, masked: bool, watched: bool) ->
 
 
 @EVERY_CASE
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)  # of each of a hundred cases
 @given(data=st.data(), masked=st.booleans(), watched=st.booleans())
 def test_case_fed_in_any_pieces(case: Case, data: st.DataObject, masked: bool, watched: bool) -> None:
     decoder = decoder_of(case, masked, watched)

@@ -23,6 +23,8 @@ from .raw import BINARY, BINARY_PART, LAST, PART, PING, PONG, RSV1, TEXT, TEXT_P
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
 MOST = 2.3
 SIZE = 200
 SOURCES = IMPLEMENTATIONS["pure Python"]
