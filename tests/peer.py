@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import ParkingLot
 
-from trio_pyjo_ws import Transaction, broadcasting, transaction
-from trio_pyjo_ws._engine import channels, connection, housekeeper, hub, reading, receiving, sending
+from trio_pyjo_ws import Transaction
+from trio_pyjo_ws._engine import turn
 from trio_pyjo_ws._engine.housekeeper import Housekeeper
 from trio_pyjo_ws._engine.transport import SocketTransport, StreamTransport, Transport
 from trio_pyjo_ws.options import Settings
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
     import pytest
 
-CLOCKED = (broadcasting, channels, connection, housekeeper, hub, reading, receiving, sending, transaction)
-"""The modules that look at the clock of turns."""
-
 OTHER: dict[str, Any] = {"client": "server", "server": "client"}
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
     """Have ``clock`` tell when a turn is over, in place of ``perf_counter()``."""
-    for module in CLOCKED:
-        monkeypatch.setattr(module, "perf_counter", clock)
+    monkeypatch.setattr(turn, "perf_counter", clock)
 
 
 def control(opcode: int, payload: bytes = b"") -> Frame:

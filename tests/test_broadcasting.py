@@ -353,7 +353,7 @@ async def test_a_broadcast_checks_for_cancellation_and_lets_others_run(
             scope.cancel()
             await broadcast([ws], "never")
         assert scope.cancelled_caught
-        monkeypatch.setattr("trio_pyjo_ws.broadcasting.TURN", -1)
+        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
         with trio.CancelScope() as scope:
             ws.once("drain", lambda _: scope.cancel())
             await broadcast([ws] * 10, "Hello")

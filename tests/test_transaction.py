@@ -12,9 +12,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_pyjo_ws import Close, ConnectionClosed, Frame, Opcode, RemoteProtocolError, Transaction, open_websocket, serve
-from trio_pyjo_ws._engine.housekeeper import TURN, Housekeeper
+from trio_pyjo_ws._engine.housekeeper import Housekeeper
 from trio_pyjo_ws._engine.reading import GRACE
 from trio_pyjo_ws._engine.tls import open_transport
+from trio_pyjo_ws._engine.turn import TURN
 from trio_pyjo_ws.handshake.http1 import ClientHandshake, ServerHandshake
 from trio_pyjo_ws.options import Settings
 from trio_pyjo_ws.testing import open_memory_pair
@@ -517,7 +518,7 @@ async def test_a_call_that_does_not_wait_yields_when_a_turn_is_over(
             turns += 1
 
     set_clock(monkeypatch, later)
-    server.__connection__.housekeeper.turn_started = 0
+    server.__connection__.turn.begin()
     nursery.start_soon(neighbour)
     for number in range(100):
         if call == "send":
@@ -563,13 +564,13 @@ async def test_there_is_one_receiver_at_a_time(pair: Pair, nursery: trio.Nursery
 
 
 async def test_there_is_one_receiver_though_it_only_yields(
-    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock, told: list[Any]
+    pair: Pair, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, told: list[Any]
 ) -> None:
     client, server = pair
     for number in range(2):
         client.send_nowait(str(number))
     assert await server.receive() == "0"
-    server.__connection__.housekeeper.turn_started = -math.inf  # its turn is over: the next call yields
+    monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)  # The turn is over: the next call yields.
 
     async def receive() -> None:
         try:

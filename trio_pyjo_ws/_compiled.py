@@ -19,6 +19,7 @@ COMPILED = (
     "wire/codec",
     "wire/inflating",
     "wire/protocol",
+    "_engine/turn",
     "_engine/sockets",
     "_engine/transport",
     "_engine/outbox",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
-from ._engine.housekeeper import TURN
 from ._engine.writing import wait_room, wait_turn
 from .arguments import Compressing, WholeForms, compose_whole
 from .errors import ConnectionClosed
@@ -163,7 +161,7 @@ async def broadcast(transactions: Iterable[Transaction], message: Any = MISSING,
     for transaction in sending.recipients:
         count += sending.offer(transaction)
         housekeeper = transaction.__connection__.housekeeper
-        if perf_counter() - housekeeper.turn_started > TURN:
+        if housekeeper.turn.is_over():
             await housekeeper.yield_turn()
     for connection in sending.waiting:
         try:

@@ -8,7 +8,6 @@ errors; the connection that it holds does the rest.
 from __future__ import annotations
 
 import itertools
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import trio
@@ -16,7 +15,6 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from ._engine import frame_log
 from ._engine.connection import Connection
-from ._engine.housekeeper import TURN
 from ._engine.receiving import JsonMessages, MessageStream, finish, receive
 from ._engine.sending import ping, send, send_pieces, wait_sent
 from ._engine.writing import drain
@@ -250,7 +248,7 @@ class Transaction(trio.abc.Channel["str | bytes"]):
                 await send_pieces(connection, payload.source, payload.opcode, compress, sent)
             else:
                 await send(connection, payload, compress, sent)
-        if perf_counter() - connection.housekeeper.turn_started > TURN:
+        if connection.turn.is_over():
             await connection.housekeeper.yield_turn()
 
     @overload

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,11 +10,21 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from trio_pyjo_ws import ConnectionClosed
-from trio_pyjo_ws._engine import channels, housekeeper
+from trio_pyjo_ws._engine import channels
 from trio_pyjo_ws._engine.reading import GRACE
 from trio_pyjo_ws.wire.frames import Close, Opcode
 
-from ..peer import Peer, connected, control, limit_writes, receive_all, stream_connection, task_names, writes
+from ..peer import (
+    Peer,
+    connected,
+    control,
+    limit_writes,
+    receive_all,
+    set_clock,
+    stream_connection,
+    task_names,
+    writes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -251,7 +260,8 @@ async def test_pings_are_answered_behind_a_busy_receiver(way: Any, autojump_cloc
 async def test_receiving_what_is_there_yields_only_when_it_is_time(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time = itertools.count()  # of which a call of perf_counter() takes one second
+    now = 0.0
+    set_clock(monkeypatch, lambda: now)
     async with connected() as (ws, peer, nursery):
         channel = ws.open_channel("message", 10)
         await wait_all_tasks_blocked()
@@ -263,15 +273,12 @@ async def test_receiving_what_is_there_yields_only_when_it_is_time(
             turns.append("neighbour")
 
         nursery.start_soon(neighbour)
-        ws.__connection__.housekeeper.turn_started = 1e9
         assert [await channel.receive(), await channel.receive()] == ["a", "b"]
         assert turns == []
-        monkeypatch.setattr("trio_pyjo_ws._engine.channels.perf_counter", lambda: next(time))
-        monkeypatch.setattr(housekeeper, "perf_counter", lambda: next(time))
-        ws.__connection__.housekeeper.turn_started = -1
+        now = 1.0
         with assert_checkpoints():
             assert await channel.receive() == "c"
-        assert ws.__connection__.housekeeper.turn_started == 1
+        assert not ws.__connection__.turn.is_over()
 
 
 async def test_answers_to_what_is_there_go_out_together(autojump_clock: MockClock) -> None:

@@ -12,8 +12,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_pyjo_ws import ConnectionClosed
-from trio_pyjo_ws._engine.housekeeper import TURN
 from trio_pyjo_ws._engine.reading import GRACE
+from trio_pyjo_ws._engine.turn import TURN
 from trio_pyjo_ws.wire.frames import Opcode
 from trio_pyjo_ws.wire.protocol import Protocol
 

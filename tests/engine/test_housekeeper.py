@@ -11,10 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_pyjo_ws._engine import housekeeper
 from trio_pyjo_ws._engine.housekeeper import SWEEP, Housekeeper
 from trio_pyjo_ws._engine.transport import Transport
 from trio_pyjo_ws.testing import open_memory_pair
+
+from ..peer import set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -391,7 +392,7 @@ async def test_many_that_are_due_at_once_let_the_others_run(
     house: Housekeeper, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     clock = itertools.count()  # of which each look takes a second
-    monkeypatch.setattr(housekeeper, "perf_counter", lambda: next(clock))
+    set_clock(monkeypatch, lambda: next(clock))
     turns: list[str] = []
 
     async def neighbour() -> None:

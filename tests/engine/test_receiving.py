@@ -538,7 +538,7 @@ async def test_a_consumer_that_never_waits_lets_the_others_run(
                 await trio.lowlevel.checkpoint()
                 turns += 1
 
-        monkeypatch.setattr("trio_pyjo_ws._engine.receiving.TURN", -1)
+        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
         nursery.start_soon(count)
         pieces = await pieces_of(ws)
         assert sum(map(len, pieces)) == 1_000_002
@@ -736,7 +736,7 @@ async def test_many_small_pieces_let_the_others_run(monkeypatch: pytest.MonkeyPa
                 await trio.lowlevel.checkpoint()
                 turns += 1
 
-        monkeypatch.setattr("trio_pyjo_ws._engine.sending.TURN", -1)
+        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
         nursery.start_soon(count)
         await ws.send(text=send_pieces(*["x"] * 100))
         await ws.drain()

@@ -24,8 +24,8 @@ from trio_pyjo_ws import (
     connect,
     serve_listeners,
 )
-from trio_pyjo_ws._engine.housekeeper import TURN
 from trio_pyjo_ws._engine.sockets import RECEIVE_SIZE
+from trio_pyjo_ws._engine.turn import TURN
 from trio_pyjo_ws.handshake.negotiate import accept_value
 from trio_pyjo_ws.wire.frames import build_frame
 

@@ -12,14 +12,12 @@ goes to the next.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, current_task
 
 from ..json_codec import UndecodedJson
-from .housekeeper import TURN
 from .reading import Waiter, wait_for_news
 
 if TYPE_CHECKING:
@@ -246,10 +244,10 @@ class EventChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         await checkpoint_if_cancelled()
         if queue.items:
             item = queue.take()
-            housekeeper = self._connection.housekeeper
-            if perf_counter() - housekeeper.turn_started > TURN:
+            turn = self._connection.housekeeper.turn
+            if turn.is_over():
                 await cancel_shielded_checkpoint()  # The item is out of the queue: there is no way back.
-                housekeeper.begin_turn()
+                turn.begin()
         else:
             item = await queue.wait(self)
         found: T_co = item.decode(self._decode) if item.__class__ is UndecodedJson else item

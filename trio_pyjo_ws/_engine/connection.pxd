@@ -4,6 +4,7 @@ from ..wire.arriving cimport Arriving
 from ..wire.protocol cimport Protocol
 from .inbox cimport Inbox
 from .outbox cimport Outbox
+from .turn cimport Turn
 
 cdef object _OPEN
 cdef object _CLOSING
@@ -14,6 +15,7 @@ cdef class Connection:
     cdef readonly Protocol protocol
     cdef readonly object transport
     cdef readonly object housekeeper
+    cdef readonly Turn turn
     cdef readonly object json
     cdef readonly object close_timeout
     cdef readonly object emitter

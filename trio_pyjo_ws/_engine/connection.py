@@ -28,7 +28,6 @@ from __future__ import annotations
 import logging
 import typing
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -41,7 +40,6 @@ from ..wire.states import State
 from .events import CARRYING, Emitter
 from .failures import call_and_report, raise_in_nursery, separate
 from .heartbeat import Heartbeat
-from .housekeeper import TURN
 from .inbox import Inbox
 from .outbox import Outbox
 from .reading import reading_of
@@ -119,6 +117,7 @@ class Connection:
         "stalled",
         "taps",
         "transport",
+        "turn",
     )
 
     def __init__(
@@ -136,6 +135,7 @@ class Connection:
         self.protocol = protocol
         self.transport = transport
         self.housekeeper = housekeeper
+        self.turn = housekeeper.turn
         self.json: JsonCodec | None = settings.json
         self.close_timeout = settings.close_timeout
         self._crash = crash
@@ -336,7 +336,7 @@ class Connection:
         inbox = self.inbox
         if inbox.receiving:
             raise trio.BusyResourceError("another task is receiving from this connection already")
-        if not inbox.messages or perf_counter() - self.housekeeper.turn_started > TURN:
+        if not inbox.messages or self.turn.is_over():
             return None
         return self.take_kept()
 

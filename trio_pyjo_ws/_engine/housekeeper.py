@@ -13,20 +13,18 @@ import heapq
 import math
 from collections import deque
 from threading import get_ident  # noqa: TID251 - it starts none: it tells whether a caller is in another
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
+
+from .turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .transport import Transport
 
-__all__ = ["TURN", "Deadline", "Housekeeper"]
-
-TURN = 0.001
-"""Seconds that a task may go on without yielding to the scheduler (trio's issue 1757 reasons the same way)."""
+__all__ = ["Deadline", "Housekeeper"]
 
 SWEEP = 64
 """Cancelled deadlines that may stay in the heap, however few others there are."""
@@ -62,8 +60,8 @@ class Housekeeper:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.nursery = nursery
-        self.turn_started = 0.0
-        """When a task of these transactions last yielded to the scheduler, on ``perf_counter()``: see ``TURN``."""
+        self.turn = Turn()
+        """Begins when a task of these transactions goes on, after others had their turn."""
         self.shared: Any = None
         """What reads from the sockets of all these transactions, once something does."""
         self.is_over = False
@@ -141,14 +139,10 @@ class Housekeeper:
         self._calls.append(call)
         self._wake()
 
-    def begin_turn(self) -> None:
-        """A task of these transactions goes on, after others had their turn."""
-        self.turn_started = perf_counter()
-
     async def yield_turn(self) -> None:
         """Let others run. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        self.turn_started = perf_counter()
+        self.turn.begin()
 
     def start_soon(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """Start a background task of a transaction's."""
@@ -175,11 +169,12 @@ class Housekeeper:
             calls, self._calls = self._calls, deque()
             for call in calls:
                 call()
-            corked, until = len(self._corked), perf_counter() + TURN
+            corked, turn = len(self._corked), Turn()
+            turn.begin()
             while corked:
                 corked -= 1
                 self._corked.popleft().uncork()
-                if perf_counter() > until:
+                if turn.is_over():
                     break
             await self._close_transports()
             if self._corked or self._calls:
@@ -192,7 +187,8 @@ class Housekeeper:
     def _call_due(self) -> float:
         """Call what is due, and return when the next call is."""
         deadlines = self._deadlines
-        until = perf_counter() + TURN
+        turn = Turn()
+        turn.begin()
         is_late = False
         while deadlines:
             deadline = deadlines[0]
@@ -207,7 +203,7 @@ class Housekeeper:
             else:
                 call, deadline.call = deadline.call, None
                 call()
-                is_late = perf_counter() > until
+                is_late = turn.is_over()
         return math.inf
 
     async def _close_transports(self) -> None:

@@ -1,5 +1,7 @@
 cimport cython
 
+from .turn cimport Turn
+
 cdef class Hub:
     cdef object _poll
     cdef dict _members
@@ -7,4 +9,4 @@ cdef class Hub:
     cdef readonly object ready
 
     @cython.locals(gone=int)
-    cpdef turn(self, double until)
+    cpdef read(self, Turn turn)

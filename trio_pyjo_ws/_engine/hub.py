@@ -11,8 +11,10 @@ from __future__ import annotations
 import logging
 import select
 from collections import deque
-from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .turn import Turn
 
 __all__ = ["Hub", "Member"]
 
@@ -69,11 +71,8 @@ class Hub:
         """Give the descriptor of the set back. Nobody may be waiting for it."""
         self._poll.close()
 
-    def turn(self, until: float) -> None:
-        """Read from all that are ready, or until the time ``until``, on ``perf_counter()``.
-
-        The rest stays ``ready``.
-        """
+    def read(self, turn: Turn) -> None:
+        """Read from all that are ready, or until the ``turn`` is over. The rest stays ``ready``."""
         ready = self.ready
         members = self._members
         for fd, mask in self._poll.poll(0, MAX_EVENTS):
@@ -86,5 +85,5 @@ class Hub:
             connection.pull()
             if connection.may_pull():
                 ready.append(connection)
-            if perf_counter() > until:
+            if turn.is_over():
                 break

@@ -23,7 +23,6 @@ from __future__ import annotations
 import select
 from enum import Enum
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -35,7 +34,6 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
-from .housekeeper import TURN
 from .hub import Hub, Member
 
 if TYPE_CHECKING:
@@ -209,7 +207,7 @@ class Reading:
             self._leader = self._leads = None
             if not self.background and len(self._members) == 1:
                 self._pass_on()
-        self._housekeeper.begin_turn()
+        self._housekeeper.turn.begin()
         connection.pull()
 
     def _interrupt(self) -> None:
@@ -293,7 +291,7 @@ class Reading:
 
     async def _read_one(self, connection: Readable) -> None:
         if connection.may_pull():
-            if perf_counter() - self._housekeeper.turn_started > TURN:
+            if self._housekeeper.turn.is_over():
                 await self._housekeeper.yield_turn()
             connection.pull()
         elif not connection.stalled:
@@ -312,8 +310,8 @@ class Reading:
                 pass  # It was interrupted.
             finally:
                 self._leader = None
-            self._housekeeper.begin_turn()
-        hub.turn(self._housekeeper.turn_started + TURN)
+            self._housekeeper.turn.begin()
+        hub.read(self._housekeeper.turn)
 
 
 def reading_of(housekeeper: Housekeeper, transport: Transport) -> Reading:
@@ -333,7 +331,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
     """
     reading = connection.reading
     if not connection.has_to_wait():
-        late = perf_counter() - connection.housekeeper.turn_started > TURN
+        late = connection.housekeeper.turn.is_over()
         if late:
             await connection.housekeeper.yield_turn()
         # Another task may have read it meanwhile, and lead by now: it would not know of what this one left to be read.
@@ -348,7 +346,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
             reading.attend(connection)  # Perhaps this task led, until there was a second connection.
         connection.parked.append(task)
         await wait_task_rescheduled(partial(_leave, connection.parked, task))
-        connection.housekeeper.begin_turn()
+        connection.housekeeper.turn.begin()
     if connection.ended:
         await checkpoint_if_cancelled()  # If the nursery was cancelled, say so rather than report a lost connection.
 

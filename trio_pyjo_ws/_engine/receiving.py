@@ -8,14 +8,12 @@ away.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task
 
 from ..json_codec import UndecodedJson
-from .housekeeper import TURN
 from .reading import wait_for_news
 
 if TYPE_CHECKING:
@@ -170,7 +168,7 @@ class MessageStream:
     async def __anext__(self) -> str | bytes:
         connection = self._connection
         await checkpoint_if_cancelled()
-        if perf_counter() - connection.housekeeper.turn_started > TURN:
+        if connection.turn.is_over():
             await connection.housekeeper.yield_turn()
         while not self._ended:
             if not self._open:

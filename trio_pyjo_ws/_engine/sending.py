@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator
 from secrets import token_bytes
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from trio.lowlevel import checkpoint_if_cancelled
 
 from ..wire.frames import Frame, Opcode, is_control
 from .connection import COMPRESSED_AT_ONCE
-from .housekeeper import TURN
 from .writing import wait_room, wait_turn, wait_written
 
 if TYPE_CHECKING:
@@ -130,7 +128,7 @@ async def _send_fragments(
                 connection.queue(Frame.from_head(*fragment))
                 outbox.write_soon()
                 await wait_room(outbox)
-                if perf_counter() - connection.housekeeper.turn_started > TURN:
+                if connection.turn.is_over():
                     await connection.housekeeper.yield_turn()
         connection.queue(Frame.from_head(*fragmenter.end()), sent=sent)
         outbox.write_soon()
