@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -28,6 +30,11 @@ OTHER: dict[str, Any] = {"client": "server", "server": "client"}
 def set_clock(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
     """Have ``clock`` tell when a turn is over, in place of ``perf_counter()``."""
     monkeypatch.setattr(turn, "perf_counter", clock)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every look at the clock find that the turn is over."""
+    set_clock(monkeypatch, partial(next, itertools.count(1.0)))
 
 
 def control(opcode: int, payload: bytes = b"") -> Frame:

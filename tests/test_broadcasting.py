@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_pyjo_ws import ConnectionClosed, Deflate, Transaction, broadcast, broadcast_nowait, broadcasting
 from trio_pyjo_ws.testing import open_memory_pair
 
-from .peer import connected, limit_writes, writes
+from .peer import connected, hurry, limit_writes, writes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -353,7 +353,7 @@ async def test_a_broadcast_checks_for_cancellation_and_lets_others_run(
             scope.cancel()
             await broadcast([ws], "never")
         assert scope.cancelled_caught
-        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
+        hurry(monkeypatch)
         with trio.CancelScope() as scope:
             ws.once("drain", lambda _: scope.cancel())
             await broadcast([ws] * 10, "Hello")

@@ -570,7 +570,7 @@ async def test_there_is_one_receiver_though_it_only_yields(
     for number in range(2):
         client.send_nowait(str(number))
     assert await server.receive() == "0"
-    monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)  # The turn is over: the next call yields.
+    set_clock(monkeypatch, lambda: math.inf)  # The turn is over: the next call yields.
 
     async def receive() -> None:
         try:

@@ -17,7 +17,7 @@ from trio_pyjo_ws.testing import open_memory_pair
 from trio_pyjo_ws.wire.frames import Frame, Opcode
 from trio_pyjo_ws.wire.inflating import STEP
 
-from ..peer import Peer, connected, control, limit_writes, receive_all
+from ..peer import Peer, connected, control, hurry, limit_writes, receive_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -538,7 +538,7 @@ async def test_a_consumer_that_never_waits_lets_the_others_run(
                 await trio.lowlevel.checkpoint()
                 turns += 1
 
-        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
+        hurry(monkeypatch)
         nursery.start_soon(count)
         pieces = await pieces_of(ws)
         assert sum(map(len, pieces)) == 1_000_002
@@ -736,7 +736,7 @@ async def test_many_small_pieces_let_the_others_run(monkeypatch: pytest.MonkeyPa
                 await trio.lowlevel.checkpoint()
                 turns += 1
 
-        monkeypatch.setattr("trio_pyjo_ws._engine.turn.TURN", -1)
+        hurry(monkeypatch)
         nursery.start_soon(count)
         await ws.send(text=send_pieces(*["x"] * 100))
         await ws.drain()

@@ -244,7 +244,7 @@ class EventChannel(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
         await checkpoint_if_cancelled()
         if queue.items:
             item = queue.take()
-            turn = self._connection.housekeeper.turn
+            turn = self._connection.turn
             if turn.is_over():
                 await cancel_shielded_checkpoint()  # The item is out of the queue: there is no way back.
                 turn.begin()

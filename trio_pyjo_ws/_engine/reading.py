@@ -39,6 +39,7 @@ from .hub import Hub, Member
 if TYPE_CHECKING:
     from .housekeeper import Deadline, Housekeeper
     from .transport import Transport
+    from .turn import Turn
 
 __all__ = ["GRACE", "Reader", "Reading", "Waiter", "reading_of", "wait_for_news", "who_reads"]
 
@@ -101,6 +102,7 @@ class Waiter(Readable, Protocol):
     """What a task that waits for news asks of its connection."""
 
     housekeeper: Housekeeper
+    turn: Turn
     ended: bool
 
     @property
@@ -331,7 +333,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
     """
     reading = connection.reading
     if not connection.has_to_wait():
-        late = connection.housekeeper.turn.is_over()
+        late = connection.turn.is_over()
         if late:
             await connection.housekeeper.yield_turn()
         # Another task may have read it meanwhile, and lead by now: it would not know of what this one left to be read.
@@ -346,7 +348,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
             reading.attend(connection)  # Perhaps this task led, until there was a second connection.
         connection.parked.append(task)
         await wait_task_rescheduled(partial(_leave, connection.parked, task))
-        connection.housekeeper.turn.begin()
+        connection.turn.begin()
     if connection.ended:
         await checkpoint_if_cancelled()  # If the nursery was cancelled, say so rather than report a lost connection.
 

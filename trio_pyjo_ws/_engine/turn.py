@@ -14,6 +14,8 @@ __all__ = ["TURN", "Turn"]
 TURN = 0.001
 """Seconds that a task may go on without yielding to the scheduler (trio's issue 1757 reasons the same way)."""
 
+_TURN = TURN
+
 
 class Turn:
     """A time in which no other task runs. Until the first one begins, it is over."""
@@ -29,4 +31,5 @@ class Turn:
 
     def is_over(self) -> bool:
         """Whether it has lasted for as long as it may."""
-        return perf_counter() - self._began > TURN
+        now = perf_counter()
+        return now - self._began > _TURN
