@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     StartServer = Callable[..., Awaitable[Server]]
 
-pytestmark = pytest.mark.once
-
 PLAIN = """
 import sys
 for name in ("prompt_toolkit", "rich"):
