@@ -46,6 +46,7 @@ pytestmark = pytest.mark.usefixtures("implementation")
 
 ALL = 1 << 30
 AT_ONCE = 1024
+CONTROL_PRICE = 8
 """Frames that are read in one call."""
 
 # An item as these tests compare it: the code stands for the error.
@@ -720,7 +721,7 @@ def test_nothing_is_lost_whatever_the_limits_and_whenever_data_comes(
 
 @pytest.mark.parametrize(
     "frames",
-    [[(PART, b"a")], [(PART, b"")], [(PART, b"a"), (PART, EURO)], [(PING, b"")], [(LAST, b""), (TEXT_PART, b"")]],
+    [[(PART, b"a")], [(PART, b"")], [(PART, b"a"), (PART, EURO)], [(LAST, b""), (TEXT_PART, b"")]],
 )
 @WATCHED
 def test_frames_are_read_so_many_in_a_call(frames: Frames, watched: bool) -> None:
@@ -730,6 +731,14 @@ def test_frames_are_read_so_many_in_a_call(frames: Frames, watched: bool) -> Non
     found = list(portions(decoder, data))
     assert len(found) == 5
     assert str(found[-1][-1])[-1] == "!"
+
+
+@WATCHED
+def test_control_frames_count_as_several(watched: bool) -> None:
+    decoder = Decoder(False, 100)
+    decoder.watch = watched
+    found = list(portions(decoder, wire([(PING, b""), (PONG, b"")] * (AT_ONCE // 2), False)))
+    assert [len(items) for items in found] == [AT_ONCE // CONTROL_PRICE * (1 + watched)] * CONTROL_PRICE
 
 
 def test_messages_are_read_so_many_in_a_call() -> None:

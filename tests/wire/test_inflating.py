@@ -209,15 +209,22 @@ def test_the_budget_is_of_the_memory_that_messages_take(message: str | bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("payload", "steps"), [(b"", 0), (b"\x00\x00\x00\xff\xff", 1), (deflated(b"a", b"")[0], 1), (stream(b"a") * 9, 9)]
+    ("payload", "steps", "copied"),
+    [
+        (b"", 0, 0),
+        (b"\x00\x00\x00\xff\xff", 1, 0),
+        (deflated(b"a", b"")[0], 1, 0),
+        (stream(b"a") * 9, 9, sum(range(9))),  # Each stream after the first begins with what came before it.
+        (stream(bytes(40_000)) + stream(b"") * 9, 10, 9 * 32_768),
+    ],
 )
-def test_each_step_and_each_part_has_a_price(payload: bytes, steps: int) -> None:
+def test_each_step_and_each_part_and_each_window_has_a_price(payload: bytes, steps: int, copied: int) -> None:
     _, inflating, deflate = opened()
     inflating.budget = 1_000_000
     inflating.feed(payload, False)
     assert inflating.advance() is None
     assert not inflating.active
-    assert inflating.budget == 1_000_000 - (steps + 1) * STEP_PRICE - deflate.decompressed[1]
+    assert inflating.budget == 1_000_000 - (steps + 1) * STEP_PRICE - deflate.decompressed[1] - copied
 
 
 # Claimed, by somebody who takes it in pieces

@@ -942,8 +942,8 @@ def test_portion_ends_at_the_bytes_that_messages_inflate_to() -> None:
         client.send_message(bytes(10_000))
     data = client.client_write()
     assert len(data) < 2000
-    # It stops once 25,000 are reached.
-    portions = drain(server, data, max_bytes=25_000)
+    # It stops once 50,000 are reached: each message takes 10,033, and its step and its end have their price.
+    portions = drain(server, data, max_bytes=50_000)
     assert [len(portion) for portion in portions] == [3] * 6 + [2]
     assert all(message == bytes(10_000) for portion in portions for message in portion)
 

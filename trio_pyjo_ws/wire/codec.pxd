@@ -4,7 +4,7 @@ from . cimport masking
 from .arriving cimport Arriving
 
 cdef int FIN, RSV1, RSV2_RSV3, OPCODE, TEXT, BINARY, FIN_TEXT, FIN_BINARY, FIRST_CONTROL_OPCODE, MASKED, SHORT
-cdef Py_ssize_t FRAMES_AT_ONCE
+cdef Py_ssize_t FRAMES_AT_ONCE, CONTROL_PRICE
 cdef frozenset RESERVED_OPCODES
 
 @cython.locals(opcode=int)

@@ -30,6 +30,9 @@ Item = Union[str, bytes, "tuple[int, bytes]", Frame, RemoteProtocolError]
 FRAMES_AT_ONCE = 1024
 """Frames that one call looks at, so that a flood of tiny fragments does not decide how long a call takes."""
 
+CONTROL_PRICE = 8
+"""Frames that a control frame counts as: each is handled by itself, and a ping is answered."""
+
 MAX_EMPTY_FRAGMENTS = 1024
 """How many fragments of one message may be empty. Those with a payload are bounded by the message's size."""
 
@@ -132,8 +135,8 @@ class Decoder:
     def decode(self, data: bytes, limit: int) -> list[Item]:
         """Take ``data`` in, and read on until there are ``limit`` items, or ``FRAMES_AT_ONCE`` frames were read.
 
-        A ``limit`` of 0 only keeps the data. Reading stops, too, behind a Close and behind a part of a compressed
-        message, which has to be inflated before there is more.
+        A control frame counts as several. A ``limit`` of 0 only keeps the data. Reading stops, too, behind a Close and
+        behind a part of a compressed message, which has to be inflated before there is more.
         """
         items: list[Item] = []
         left = FRAMES_AT_ONCE
@@ -154,7 +157,7 @@ class Decoder:
         mask_length = 4 if masked else 0
         if self._missing and end > position and limit:
             position, stop = self._resume(data, position, end, items)
-        while end - position >= 2 and left and not stop and len(items) < limit:
+        while end - position >= 2 and left > 0 and not stop and len(items) < limit:
             left -= 1
             head = data[position]
             length = data[position + 1]
@@ -204,6 +207,8 @@ class Decoder:
             position = start + length
             if not whole:
                 stop = self._take_frame(head, data, start, position, items)
+                if head & FIRST_CONTROL_OPCODE:
+                    left -= CONTROL_PRICE - 1
             elif head == FIN_BINARY:
                 items.append(masking.unmasked(data, start, position) if masked else data[start:position])
             else:
@@ -214,7 +219,7 @@ class Decoder:
             position = end = 0
         self._data = data
         self._position = position
-        stop = stop or not left or len(items) >= limit
+        stop = stop or left <= 0 or len(items) >= limit
         more = end - position >= (1 if self._missing else 2)  # One byte is no frame, but may be the rest of one.
         self.pending = self.held or (more and stop)
         return items

@@ -147,6 +147,7 @@ class PerMessageDeflate:
         "_streams",
         "compress_no_context_takeover",
         "compress_window_bits",
+        "copied",
         "decompress_no_context_takeover",
         "decompress_window_bits",
         "level",
@@ -180,6 +181,8 @@ class PerMessageDeflate:
         # Of the message that is being inflated:
         self.more = False
         """Whether the part that was fed last may give more."""
+        self.copied = 0
+        """Bytes of the window that the last step began with, because a block with BFINAL=1 came before it."""
         self._input = b""
         self._output = b""  # what the last step gave
         self._recent = bytearray()  # what the steps before it gave: the window that outlives a block with BFINAL=1
@@ -187,7 +190,9 @@ class PerMessageDeflate:
         self._ended = False  # such a block was the last
 
     def __repr__(self) -> str:
-        parameters = (name for name in sorted(self.__slots__) if not name.startswith("_") and name != "more")
+        parameters = (
+            name for name in sorted(self.__slots__) if not name.startswith("_") and name not in ("more", "copied")
+        )
         return f"<PerMessageDeflate {' '.join(f'{name}={getattr(self, name)}' for name in parameters)}>"
 
     @property
@@ -283,6 +288,7 @@ class PerMessageDeflate:
         if self._output:
             self._remember(self._output)
             self._output = b""
+        self.copied = 0
         decompressor = self._get_decompressor()
         try:
             # Never 0, which zlib takes for "without limit".
@@ -330,6 +336,7 @@ class PerMessageDeflate:
     def _get_decompressor(self) -> zlib._Decompress:
         if self._decompressor is None:
             window = (self._recent + self._output)[-(1 << self.decompress_window_bits) :]
+            self.copied = len(window)
             module = _for_decompressing(self.decompress_window_bits)
             self._decompressor = module.decompressobj(-self.decompress_window_bits, zdict=window)
         return self._decompressor

@@ -22,11 +22,11 @@ __all__ = ["AT_ONCE", "STEP", "Inflating"]
 STEP = 65_536
 """Bytes that a message is inflated by at a time, before its size is looked at again."""
 
-AT_ONCE = 1_048_576
-"""Bytes that are inflated before others have their turn: some 2 ms."""
+AT_ONCE = 524_288
+"""Bytes that are inflated before others have their turn: some 1 ms."""
 
-STEP_PRICE = 1024
-"""What a step and the end of a part cost, whatever they give: as long as each takes, a kilobyte could be inflated."""
+STEP_PRICE = 4096
+"""What a step and the end of a part cost, whatever they give: as long as each takes, so much could be inflated."""
 
 
 class Inflating:
@@ -77,7 +77,7 @@ class Inflating:
                 if self.budget <= 0:
                     return None
                 output = deflate.inflate(size)
-                self.budget -= len(output) + STEP_PRICE
+                self.budget -= len(output) + deflate.copied + STEP_PRICE
                 arriving.add(output, False)
             self.active = False
             self.budget -= STEP_PRICE
