@@ -110,7 +110,10 @@ class Peer:
             except ConnectionResetError:
                 data = b""
             self.gone = not data
-            frames += [event for event in self.protocol.client_read(data) if isinstance(event, Frame)]
+            events = self.protocol.client_read(data)
+            while self.protocol.pending:
+                events += self.protocol.client_read()
+            frames += [event for event in events if isinstance(event, Frame)]
         return frames
 
     def read_messages(self) -> list[bytes]:

@@ -13,18 +13,20 @@ import heapq
 import math
 from collections import deque
 from threading import get_ident  # noqa: TID251 - it starts none: it tells whether a caller is in another
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
 from .turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from .transport import Transport
 
 __all__ = ["Deadline", "Housekeeper"]
+
+T = TypeVar("T")
 
 SWEEP = 64
 """Cancelled deadlines that may stay in the heap, however few others there are."""
@@ -53,6 +55,16 @@ class Deadline:
 
     def __lt__(self, other: Deadline) -> bool:
         return self.when < other.when
+
+
+def _in_turn(queue: deque[T]) -> Iterator[T]:
+    """What is in ``queue`` now, or as much of it as a turn has time for. The rest stays."""
+    turn = Turn()
+    turn.begin()
+    for _ in range(len(queue)):
+        yield queue.popleft()
+        if turn.is_over():
+            break
 
 
 class Housekeeper:
@@ -166,16 +178,10 @@ class Housekeeper:
 
     async def _work(self) -> None:
         while self._is_needed():
-            calls, self._calls = self._calls, deque()
-            for call in calls:
+            for call in _in_turn(self._calls):
                 call()
-            corked, turn = len(self._corked), Turn()
-            turn.begin()
-            while corked:
-                corked -= 1
-                self._corked.popleft().uncork()
-                if turn.is_over():
-                    break
+            for outbox in _in_turn(self._corked):
+                outbox.uncork()
             await self._close_transports()
             if self._corked or self._calls:
                 # There were too many for one turn, or one has called back somebody who sent more: that is for the next

@@ -250,11 +250,11 @@ class Protocol:
     ) -> list[Event]:
         """Take bytes that the peer sent, in whatever pieces, and return the events that they complete.
 
-        Stops after ``max_messages`` messages and control frames, or 1,024 frames in all; after compressed messages were
-        inflated to ``max_bytes`` of memory, or 1 MiB, at a kilobyte at least for each step; and before a breach, so
-        that what came before it may be answered. ``pending`` tells that there is more, to be had by ``client_read()``,
-        and so it does of frames that came right behind the handshake. Raises :class:`HandshakeError` if that fails, and
-        nothing else: a breach after it is the last of the events.
+        Stops after ``max_messages`` messages and control frames, or 1,024 frames in all, of which a control frame
+        counts as eight; after compressed messages were inflated to ``max_bytes`` of memory, or 512 KiB, at 4 KiB at
+        least for each step; and before a breach, so that what came before it may be answered. ``pending`` tells that
+        there is more, to be had by ``client_read()``, and so it does of frames that came right behind the handshake.
+        Raises :class:`HandshakeError` if that fails, and nothing else: a breach after it is the last of the events.
         """
         return self.read(data, max_messages, max_bytes)
 
