@@ -2,7 +2,7 @@
 """How long a task may go on before others have their turn.
 
 The bytes of one peer must not keep the others waiting, however many messages they are. So whoever handles messages
-looks after each of them whether the turn is over, and yields to the scheduler then.
+checks after each of them whether the turn is over, and then yields to the scheduler.
 """
 
 from __future__ import annotations
