@@ -454,6 +454,19 @@ async def test_a_member_that_leaves_is_not_subscribed_any_more(clock: MockClock,
             assert redis.ask("PUBSUB CHANNELS") == b"*0\r\n"
 
 
+async def test_a_join_that_is_cancelled_while_it_subscribes_leaves_no_subscription(
+    clock: MockClock, redis: RedisServer
+) -> None:
+    async with open_rooms(redis.url) as rooms:
+        assert redis.ask("CLIENT PAUSE 300 ALL") == b"+OK\r\n"
+        with trio.move_on_after(0.1 * RATE) as scope:
+            async with rooms.join("chat"):
+                raise AssertionError("it has joined")
+        assert scope.cancelled_caught
+        assert await rooms.who("chat") == set()  # Behind all that was asked before.
+        assert redis.ask("PUBSUB CHANNELS") == b"*0\r\n"
+
+
 # Presence
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["call_and_report", "raise_in_nursery", "separate"]
+__all__ = ["call_and_report", "first_of", "raise_in_nursery", "separate"]
 
 
 def separate(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -40,6 +40,13 @@ def separate(exc: BaseException) -> tuple[BaseException | None, BaseException | 
             return failure, passing
         return (exc, None) if passing is None else (None, exc)
     return (None, exc) if passes(exc) else (exc, None)
+
+
+def first_of(exc: BaseException) -> BaseException:
+    """The exception itself; of a group, which a nursery makes even of a single exception, the first."""
+    while isinstance(exceptions := getattr(exc, "exceptions", None), tuple):
+        exc = exceptions[0]
+    return exc
 
 
 async def call_and_report(function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]) -> None:

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from contextlib import suppress
 from functools import partial
 from hashlib import sha1
@@ -42,7 +41,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
-from .._engine.failures import separate
+from .._engine.failures import first_of, separate
 from ..errors import Missed, RoomsUnavailable
 from ..rooms.positions import Event, Position
 
@@ -51,9 +50,6 @@ try:
     from coredis.pool import ConnectionPool
 except ImportError as error:
     raise ImportError("coredis is missing: pip install 'trio-pyjo-ws[redis]'") from error
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -279,9 +275,9 @@ class RedisBroker:
         await self._ask(partial(self._attach, audience))
 
     def detach(self, audience: Audience) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, also from what an attach that was cancelled may have subscribed to."""
         session = self._session
-        if session is not None and audience.attached is session:
+        if session is not None:
             with suppress(RedisError):  # The session is about to end.
                 session.command(b"UNSUBSCRIBE", self._key(audience.name))
 
@@ -310,7 +306,7 @@ class RedisBroker:
         await self._ask(partial(self._enter, audience.name, [who]))
 
     def leave(self, audience: Audience, who: str) -> None:
-        """Somebody is not present any more."""
+        """Nobody of that name is left in the room here."""
         session = self._session
         if session is not None:
             with suppress(RedisError):  # The session is about to end, and its lease.
@@ -357,7 +353,8 @@ class RedisBroker:
                     failure, passing = separate(exc)
                     if passing is not None:
                         raise passing from None
-                    self._failure = _first(failure)
+                    assert failure is not None
+                    self._failure = first_of(failure)
                 if self._sessions > before:
                     if trio.current_time() - began > HEALTHY:
                         delay = FIRST_DELAY
@@ -516,13 +513,6 @@ class RedisBroker:
 
 def _unpack(data: bytes) -> str | bytes:
     return data[1:].decode() if data[:1] == b"t" else data[1:]
-
-
-def _first(exc: BaseException | None) -> BaseException | None:
-    """The first exception in a group."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc
 
 
 def _parse(url: str) -> ConnectionPool[Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Latencies", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Put a load on a server that sends every message back, such as `serve --echo`: one of your own. Without --rate each
+Load-test a server of your own that sends every message back, such as `serve --echo`. Without --rate each
 connection sends its next message when the last one is back. With it they are sent when they are due, whether the server
 keeps up or not, and the latency counts from then.
 """
@@ -43,7 +43,7 @@ PROGRESS_INTERVAL = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what ``bench`` takes."""
+    """Add the arguments of ``bench`` to ``parser``."""
     parser.description = DESCRIPTION
     parser.add_argument("url", type=url, metavar="URL", help="ws://HOST:PORT/PATH, wss://HOST/PATH, or HOST:PORT")
     parser.add_argument("-c", "--connections", type=count, default=10, metavar="N", help="at once (default 10)")
@@ -172,7 +172,7 @@ async def run(arguments: argparse.Namespace) -> int:
 
 
 def _progress(duration: float) -> AbstractContextManager[Callable[[float], object]]:
-    """A bar on standard error, where that is a terminal and rich is installed."""
+    """A bar on standard error, if that is a terminal and rich is installed."""
     if sys.stderr.isatty():
         try:
             from ..adapters.progress import open_progress  # noqa: PLC0415 - it needs the extra `cli`

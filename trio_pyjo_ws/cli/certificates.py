@@ -14,7 +14,7 @@ __all__ = ["add_trust_arguments", "client_context", "server_context"]
 
 
 def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` how a client verifies the server, and shows who it is."""
+    """Add to ``parser`` how a client verifies the server, and shows who it is."""
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
         "-k", "--insecure", action="store_true", help="do not verify the server's certificate: anybody may listen"

@@ -34,14 +34,14 @@ exit status: 0 closed normally (1000, 1001 or no code), 1 failed (for example an
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what ``connect`` takes."""
+    """Add the arguments of ``connect`` to ``parser``."""
     parser.description, parser.epilog = DESCRIPTION, EXIT_STATUSES
     parser.add_argument("url", type=url, metavar="URL", help="ws://HOST:PORT/PATH, wss://HOST/PATH, or HOST:PORT")
     add_talk_arguments(parser)
 
 
 def add_talk_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` how to connect, and what to do with lines."""
+    """Add to ``parser`` how to connect, and what to do with lines."""
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
         "--text",

@@ -33,7 +33,7 @@ MAX_SHOWN = 40
 """Characters of a payload or message that are shown."""
 
 INTRODUCTION = """\
-A client and a server talk over TCP, in one process. Each line tells who does what.
+A client and a server talk over TCP, in one process. Each line says who does what.
 Every frame is shown by the side that receives it: FIN=0 says that the message goes on in the next frame,
 RSV1=1 that it is compressed, as all but short messages are, and the number of bytes is that of the payload as it
 travels.
@@ -41,7 +41,7 @@ travels.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what ``demo`` takes."""
+    """Add the arguments of ``demo`` to ``parser``."""
     parser.description = DESCRIPTION
     parser.add_argument("--web", action="store_true", help="serve a page to open in two windows of a browser instead")
     add_address_arguments(parser)
@@ -146,7 +146,7 @@ def _tell(who: str, what: str, detail: str) -> None:
 
 
 def _show(message: Any) -> str:
-    """A message and, where it has one, its size."""
+    """A message, and its size if it has one."""
     if isinstance(message, str):
         return f"{_shorten(repr(message))} ({len(message):,} characters)"
     if isinstance(message, bytes):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .. import ConnectionClosed, HandshakeError
+from .._engine.failures import first_of
 from ..escaping import escape
 from ..wire.frames import NORMAL_CODES
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from .. import Close
 
-__all__ = ["SIGINT_STATUS", "Status", "describe", "first_of", "naming", "status_of", "status_of_close", "watch_signals"]
+__all__ = ["SIGINT_STATUS", "Status", "describe", "naming", "status_of", "status_of_close", "watch_signals"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -37,13 +38,6 @@ class Status(IntEnum):
     NO_CONNECTION = 3
     REFUSED = 4
     CLOSED = 5
-
-
-def first_of(exc: BaseException) -> BaseException:
-    """The exception itself; of a group, which a nursery makes even of a single exception, the first."""
-    while isinstance(exceptions := getattr(exc, "exceptions", None), tuple):
-        exc = exceptions[0]
-    return exc
 
 
 def describe(exc: BaseException) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from .arguments import readable_file, url
 from .connect import EXIT_STATUSES, add_talk_arguments, client_options, talk
 from .ending import Status
 from .pipes import LineWriter
-from .screens import Pipes
+from .screens import Pipes, now
 from .show import shorten
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ MAX_PAYLOAD = 1_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what ``inspect`` takes."""
+    """Add the arguments of ``inspect`` to ``parser``."""
     parser.description, parser.epilog = DESCRIPTION, EXIT_STATUSES
     parser.add_argument("url", type=_target, metavar="TARGET", help="a URL, a file, or - for standard input")
     add_talk_arguments(parser)
@@ -52,7 +51,7 @@ def _target(given: str) -> str | Path:
 
 
 def describe_frame(buffer: bytearray, *, key_known: bool = True) -> Iterator[str]:
-    """Remove the first frame from ``buffer`` and describe it, line by line; nothing where there is no whole frame.
+    """Remove the first frame from ``buffer`` and describe it, line by line; nothing if there is no whole frame.
 
     ``key_known``: whether the masking key in ``buffer`` is the one that travelled.
     """
@@ -112,8 +111,7 @@ class Frames(Pipes):
 
     async def _write(self, arrow: str, frame: Frame, *, masked: bool) -> None:
         buffer = bytearray(build_frame(*frame, masked=masked))
-        time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
-        lines = [f"{arrow} {time} {len(buffer)} bytes", *describe_frame(buffer, key_known=False), ""]
+        lines = [f"{arrow} {now()} {len(buffer)} bytes", *describe_frame(buffer, key_known=False), ""]
         await self._writer.write_line("\n".join(lines).encode())
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from .. import codec, zlib_name
+from .._engine.failures import first_of
 from . import bench, connect, demo, inspect, serve
 from .arguments import WrongUsage
-from .ending import SIGINT_STATUS, describe, first_of, status_of
+from .ending import SIGINT_STATUS, describe, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A process for each connection: a message is a line of its input, and a line of its output is a message.
 
-Its environment tells about the connection as that of a CGI program does (RFC 3875), and that of websocketd's.
+Its environment describes the connection as a CGI program's does (RFC 3875), and as websocketd's does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def execute(command: list[str], secure: bool, ws: Transaction) -> None:
         try:
             complete = await _send_lines(process, ws)
         except (ConnectionClosed, trio.ClosedResourceError):
-            complete = True  # What it still writes is for nobody.
+            complete = True  # Nobody would read what it still writes.
         if not complete:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):

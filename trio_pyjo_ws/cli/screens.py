@@ -194,16 +194,16 @@ class Window:
 
     async def note(self, text: str) -> None:
         """See :class:`Screen`."""
-        await self._terminal.show_note(_now(), text)
+        await self._terminal.show_note(now(), text)
 
     async def _show(self, arrow: str, message: str | bytes) -> None:
         value = parse_json(message) if isinstance(message, str) else None
         kind = "binary" if isinstance(message, bytes) else "text" if value is None else "json"
         body = preview(message) if value is None else fold(value)
-        await self._terminal.show_message(_now(), arrow, f"{kind} {len(message):,}", body, is_json=value is not None)
+        await self._terminal.show_message(now(), arrow, f"{kind} {len(message):,}", body, is_json=value is not None)
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 

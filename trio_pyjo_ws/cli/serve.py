@@ -33,7 +33,7 @@ __all__ = ["HOST", "PORT", "add_address_arguments", "add_arguments", "run", "ser
 
 DESCRIPTION = """\
 Serve WebSockets until a signal comes (Ctrl-C, SIGTERM): then the connections are closed with 1001, and the exit status
-is 0. Who comes and goes is told on standard error.
+is 0. Connections are logged on standard error.
 """
 MAX_CONNECTIONS = 100
 
@@ -43,7 +43,7 @@ PORT = 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what ``serve`` takes."""
+    """Add the arguments of ``serve`` to ``parser``."""
     parser.description = DESCRIPTION
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--echo", action="store_true", help="send every message back")
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_address_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` about the address to listen on."""
+    """Add to ``parser`` the address to listen on."""
     parser.add_argument("--host", default=HOST, help=f"address to listen on (default {HOST}: this machine)")
     parser.add_argument("--port", type=port, default=PORT, help=f"port to listen on (default {PORT}; 0: any free one)")
 

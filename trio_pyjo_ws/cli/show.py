@@ -61,7 +61,7 @@ def parse_json(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, or JSON that is made to be nested too deep
+    except (ValueError, RecursionError):  # not valid JSON, or nested too deeply
         return None
 
 

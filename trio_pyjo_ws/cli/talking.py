@@ -14,7 +14,7 @@ from ..escaping import escape
 from ..handshake.url import Url
 from ..json_codec import UndecodedJson, to_json
 from ..wire.frames import check_close
-from .ending import Status, describe, naming, status_of_close, watch_signals
+from .ending import SIGINT_STATUS, Status, describe, naming, status_of_close, watch_signals
 from .show import shorten, visible
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Conversation:
 
     async def _end_when_left(self) -> None:
         await self._screen.wait_left()
-        self._end(128 + signal.SIGINT if self._screen.interrupted else None)
+        self._end(SIGINT_STATUS if self._screen.interrupted else None)
 
     async def _talk(self, ws: Transaction) -> int:
         """Carry messages until either side has had enough, close, and return the exit status."""
@@ -180,7 +180,7 @@ class Conversation:
             self._silence = trio.CancelScope(deadline=trio.current_time() + self._wait)
             with self._silence:
                 await trio.sleep_forever()
-        self._end(128 + signal.SIGINT if self._screen.interrupted else None)
+        self._end(SIGINT_STATUS if self._screen.interrupted else None)
 
     async def _send_lines(self, ws: Transaction, nursery: trio.Nursery) -> None:
         """Send line after line, until there are no more, one of a program's does not parse, or the user closes."""

@@ -96,7 +96,7 @@ PAGES = _load()
 
 
 def answer(ws: Transaction) -> Response | None:
-    """The page, where plain HTTP asks for it; a WebSocket only for the page itself (RFC 6455, section 10.2)."""
+    """The page, for a plain HTTP request; a WebSocket only for the page itself (RFC 6455, section 10.2)."""
     request = ws.req
     assert request is not None
     if request.path != SOCKET:
