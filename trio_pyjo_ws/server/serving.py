@@ -16,7 +16,7 @@ from .._engine.nursery import check_runs_on_trio
 from .._engine.tls import open_transport
 from .._engine.transport import SocketTransport
 from ..handshake.messages import is_token
-from ..handshake.url import Url
+from ..handshake.url import Url, authority_of
 from ..options import ServerOptions, ServerSettings, check_ssl_context
 from ..signatures import shows
 from ..wire.frames import Close, check_close
@@ -63,7 +63,12 @@ class _Accepting:
     async def run(self, nursery: trio.Nursery, server: Server, task_status: trio.TaskStatus[Server]) -> None:
         """Accept for ``server``, until the scope is cancelled. The sessions run in ``nursery``."""
         housekeeper = self.handshakes.housekeeper
-        nursery.start_soon(housekeeper.run, name=f"housekeeper of {server!r}")
+        try:
+            nursery.start_soon(housekeeper.run, name=f"housekeeper of {server!r}")
+        except RuntimeError:  # The handlers' nursery is closed.
+            for listener in self.listeners:
+                await trio.aclose_forcefully(listener)
+            raise
         try:
             with self.scope:
                 async with trio.open_nursery() as listening:
@@ -370,7 +375,7 @@ def _check_origin(origin: str) -> None:
 def _url(listener: trio.abc.Listener[Any], name: tuple[Any, ...]) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0])  # noqa: S104 - compared, not bound
     scheme = "wss" if isinstance(listener, trio.SSLListener) else "ws"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{name[1]}/"
+    return f"{scheme}://{authority_of(host, name[1])}/"
 
 
 def _socket_name(listener: trio.abc.Listener[Any]) -> object:
