@@ -22,7 +22,7 @@ nox.options.error_on_missing_interpreters = False  # a missing one is a skip, al
 SUPPORTED = ["3.10", "3.11", "3.12", "3.13"]
 ATHERIS = ["3.12", "3.13", "3.11"]  # for which it has wheels
 PROBE = "import ensurepip, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
-PROBE_27 = PROBE.replace(", venv", "")  # which it does not have
+PROBE_27 = PROBE.replace(", venv", "")  # Python 2.7 has no venv
 
 
 def find_python(version: str, probe: str = PROBE) -> Path | None:
@@ -32,7 +32,7 @@ def find_python(version: str, probe: str = PROBE) -> Path | None:
     folders = [Path(folder) for folder in os.get_exec_path()]
     folders += sorted(pyenv.glob(f"versions/{version}.*/bin"), reverse=True)
     for python in [folder / name for folder in folders] + [Path(sys.executable)]:
-        # Not all that has the name works: a shim of pyenv refuses, Debian's may come without ensurepip.
+        # Not every file of that name works: a shim of pyenv refuses, Debian's may come without ensurepip.
         if python.is_file() and os.access(python, os.X_OK):
             command = [str(python), "-c", probe]
             done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours

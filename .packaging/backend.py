@@ -1,4 +1,4 @@
-"""How the package is built: by setuptools, which pyproject.toml tells the rest, with these commands of our own.
+"""The build backend: setuptools, configured in pyproject.toml, with the commands below.
 
 A file beside pyproject.toml could say the same; this one keeps the root of the project for those who use it.
 """
@@ -51,7 +51,7 @@ class BuildExt(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext: Extension) -> None:
-        """Build one. As each is optional setuptools goes on after a failure; but they serve all together, or none."""
+        """Build one. Each is optional, so setuptools goes on after a failure; but they serve all together, or none."""
         if self.failure is not None:
             raise self.failure
         ext.extra_compile_args, ext.extra_link_args = COMPILE_ARGS, LINK_ARGS
@@ -72,7 +72,7 @@ class BuildExt(build_ext):
             raise
 
     def swig_sources(self, sources: list[str], extension: Extension) -> list[str]:
-        """What is called between the two: let the next one be translated."""
+        """Called between translating and compiling: let the next module be translated."""
         extension.before_compiling.close()
         return super().swig_sources(sources, extension)
 
