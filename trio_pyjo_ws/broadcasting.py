@@ -78,7 +78,7 @@ class _Broadcast:
         self._code = code
         self._frames: dict[tuple[int, ...], bytes] = {}
         self.waiting: list[Connection] = []
-        """The slow, where they are waited for."""
+        """The slow, if they are waited for."""
 
     def offer(self, transaction: Transaction) -> bool:
         """Queue the message for ``transaction``, if that has room; return whether it gets it."""
@@ -124,7 +124,7 @@ class _Broadcast:
 
 def _deflate_of(protocol: Protocol) -> PerMessageDeflate | None:
     """What compresses the messages of this side, if the opening handshake has agreed on it."""
-    deflate = None if protocol.agreement is None else protocol.agreement.deflate
+    deflate = protocol.deflate
     return deflate if deflate is not None and deflate.can_compress else None
 
 

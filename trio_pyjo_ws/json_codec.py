@@ -1,4 +1,4 @@
-"""Objects as JSON and back: by the standard library, by a codec that the caller gives, or of a type, by msgspec."""
+"""JSON encoding and decoding: the standard library, a codec of the caller's, or msgspec for typed values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class UndecodedJson:
 
 
 def to_json(value: Any, codec: JsonCodec | None) -> str:
-    """``value`` as JSON, on one line. Raises TypeError and ValueError if it has none, as the codec does.
+    """``value`` as JSON, on one line. Raises TypeError or ValueError, as the codec does, if it cannot be encoded.
 
     Half of a surrogate pair, which JSON can say and UTF-8 cannot, is escaped (RFC 8259, section 8.2): what ``loads``
     gives can be sent on. orjson and msgspec take it neither way.
@@ -64,7 +64,7 @@ def to_json(value: Any, codec: JsonCodec | None) -> str:
 
 
 def decoder_of(type_: Any) -> Callable[[str | bytes], Any]:
-    """What decodes a message as ``type_``, and raises ValueError where it does not fit."""
+    """What decodes a message as ``type_``, and raises ValueError if it does not fit."""
     decode: Callable[[str | bytes], Any] = _typed().decoder_of(type_)
     return decode
 

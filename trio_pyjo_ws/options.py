@@ -9,7 +9,6 @@ All timeouts are seconds on trio's clock; ``None`` or ``math.inf`` disables one.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import ssl
@@ -448,6 +447,8 @@ class ServerSettings(Settings):
 
 def _unknown(name: str, options: tuple[str, ...], parameters: tuple[str, ...]) -> str:
     """What is wrong with an option that does not exist, and which one may be meant."""
+    import difflib  # noqa: PLC0415 - only a mistake needs it
+
     meant = {known: known for known in (*options, *parameters)}
     meant.update((foreign, ours) for foreign, ours in _ELSEWHERE.items() if ours in meant)
     close = difflib.get_close_matches(name, meant, 1)

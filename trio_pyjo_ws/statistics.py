@@ -51,7 +51,7 @@ class TransactionStatistics(NamedTuple):
         """Those of ``connection``, as they are now."""
         protocol, inbox, outbox = connection.protocol, connection.inbox, connection.outbox
         heartbeat = connection.heartbeat
-        deflate = None if protocol.agreement is None else protocol.agreement.deflate
+        deflate = protocol.deflate
         return cls(
             state=protocol.state.value,
             messages_waiting=len(inbox.messages),

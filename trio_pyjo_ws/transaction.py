@@ -19,7 +19,6 @@ from ._engine.receiving import JsonMessages, MessageStream, finish, receive
 from ._engine.sending import ping, send, send_pieces, wait_sent
 from ._engine.writing import drain
 from .arguments import Compressing, Forms, FrameForm, Pieces, Sending, WholeForms, compose, compose_whole
-from .errors import ConnectionClosed
 from .escaping import escape
 from .handshake.negotiate import Terms, choose_subprotocol
 from .json_codec import UndecodedJson, decoder_of
@@ -27,7 +26,7 @@ from .signatures import shows
 from .statistics import TransactionStatistics
 from .wire import frames
 from .wire.deflate import Deflate
-from .wire.frames import NORMAL_CODES, Close, Frame, Opcode, check_close, check_control_payload
+from .wire.frames import Close, Frame, Opcode, check_close, check_control_payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -568,8 +567,7 @@ class Transaction(trio.abc.Channel["str | bytes"]):
     @property
     def error(self) -> Exception | None:
         """Why the connection ended; None while it is open and after a normal close."""
-        close = self.__connection__.protocol.close
-        return None if close is None or close.code in NORMAL_CODES else ConnectionClosed(close)
+        return self.__connection__.error()
 
     @property
     def success(self) -> Response | None:

@@ -147,7 +147,7 @@ class Queue:
             self._closed()
 
     def take(self) -> Any:
-        """The first item. Raises WouldBlock if there is none, and what tells that there will be none."""
+        """The first item. Raises WouldBlock if there is none, or the error that ends the channel if none will come."""
         if self.items:
             item = self.items.popleft()
             self._connection.room_was_made()
@@ -176,7 +176,7 @@ class Queue:
                 raise
         finally:
             del self._waiting[task]
-            connection.reading.attend(connection)
+            connection.reading.attend()
         return waiting.item
 
     def _check(self, channel: object) -> None:

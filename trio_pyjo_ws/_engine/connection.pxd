@@ -69,6 +69,5 @@ cdef class Connection:
     cpdef send_nowait(self, payload, compress, sent)
     @cython.locals(protocol=Protocol)
     cpdef queue(self, payload, compress=*, sent=*)
-    @cython.locals(outbox=Outbox)
     cpdef write_queued(self)
     cpdef end(self)

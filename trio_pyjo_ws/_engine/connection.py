@@ -73,14 +73,14 @@ _CLOSING = State.CLOSING
 
 
 class Tap(typing.Protocol):
-    """Somebody who is told what a connection receives."""
+    """An observer of what a connection receives."""
 
     def frame(self, frame: Frame) -> None:
-        """A frame has come. Told only if the connection's frames are watched."""
+        """A frame has come. Called only if the connection's frames are watched."""
         ...
 
     def messages(self, count: int, more: bool) -> None:
-        """So many messages have come; if there is ``more``, a part of another, too."""
+        """``count`` messages have come, and a part of another if ``more``."""
         ...
 
 
@@ -145,7 +145,7 @@ class Connection:
         self.heartbeat = Heartbeat(self, settings.ping_interval, settings.ping_timeout)
         self.reading = reading_of(housekeeper, transport)
         self.taps: list[Tap] = []
-        """Who is told of what comes, besides those whom it is for."""
+        """The observers of what comes, besides its recipients."""
         self.bytes_received = 0
         self.messages_received = 0
         self.stalled = False
@@ -158,7 +158,7 @@ class Connection:
         """The tasks that wait for news, and do not read."""
         self.closers: set[trio.lowlevel.Task] = set()
         """The tasks that wait for the end."""
-        self._watched = False  # some tap is to be told of frames
+        self._watched = False  # some tap observes frames
         self._taking = False  # what was read is being delivered
         self._resuming = False  # reading goes on in the next turn
         self._close_deadline: Deadline | None = None
@@ -174,11 +174,11 @@ class Connection:
         self.reading = self.reading.join(self)
         self.emitter.remember("connection")
 
-    def watch(self, tap: Tap) -> None:
-        """Have ``tap`` told of every frame that comes."""
+    def watch(self, tap: Tap, *, frames: bool) -> None:
+        """Have ``tap`` notified of what comes; of every frame, if ``frames``."""
         self.taps.append(tap)
-        self._watched = True
-        self.protocol.watch_frames = True
+        if frames:
+            self._watched = self.protocol.watch_frames = True
 
     # Reading
 
@@ -278,10 +278,10 @@ class Connection:
         if outbox.broken:
             if self._close_deadline is None and not self.ended:
                 self._read_what_is_left()
-        elif protocol.outgoing_size:
-            if inbox.messages and not outbox.corked:
+        elif protocol.outgoing_size and not outbox.corked:
+            if inbox.messages:
                 outbox.cork()
-            elif not outbox.corked:
+            else:
                 outbox.flush_or_write()
 
     def _interpret(self, events: list[Any], keep: bool) -> int:
@@ -317,7 +317,7 @@ class Connection:
         if not self.ended:
             if self._close_deadline is None:
                 self._arm_close_deadline()
-            self.reading.attend_now(self)
+            self.reading.attend_now()
 
     def is_urgent(self) -> bool:
         """Whether it has to be read from although nobody waits for what that brings."""
@@ -341,7 +341,7 @@ class Connection:
         return self.take_kept()
 
     def take_nowait(self) -> str | bytes:
-        """The first message that is kept. Raises WouldBlock if there is none, and what tells why none will come."""
+        """The first message that is kept. Raises WouldBlock if there is none, or why none will come."""
         inbox = self.inbox
         if inbox.receiving:
             raise trio.BusyResourceError("another task is receiving from this connection already")
@@ -357,7 +357,7 @@ class Connection:
         if self.stalled:
             self.room_was_made()
         if not self.reading.attended:
-            self.reading.attend(self)
+            self.reading.attend()
         return message
 
     def room_was_made(self) -> None:
@@ -370,7 +370,7 @@ class Connection:
         self._resuming = False
         if self.stalled and not self.ended and self._find_room() > 0:
             self.pull()
-            self.reading.attend_now(self)
+            self.reading.attend_now()
 
     def has_to_wait(self) -> bool:
         """Whether there is nothing to read. Whoever waits for the peer has sent all: uncork."""
@@ -382,7 +382,7 @@ class Connection:
         return not self.ended and self.outbox.broken is broken
 
     def wake(self, task: trio.lowlevel.Task) -> None:
-        """Have ``task`` look again, which waits for news."""
+        """Wake ``task``, which waits for news, so that it looks again."""
         if task in self.parked:
             self.parked.remove(task)
             reschedule(task)
@@ -399,7 +399,7 @@ class Connection:
             self.outbox.watch()
         self.inbox.subscribed(subscription)
         if subscription.event in CARRYING:
-            self.reading.attend_now(self)
+            self.reading.attend_now()
         if self.stalled:
             self.room_was_made()  # What waits for somebody who wants it in pieces may be wanted whole now.
 
@@ -457,7 +457,8 @@ class Connection:
     def send_at_once(self, message: str | bytes) -> bool | None:
         """Send a message, if that takes no more than queueing it; None if it does, and nothing is done.
 
-        Return whether it is written, or will be without its sender. Raises what tells why nothing can be sent.
+        Return whether it is written, or will be without its sender. Raises the error that explains why nothing can be
+        sent.
         """
         outbox = self.outbox
         if self.protocol.state is not _OPEN or outbox.broken:
@@ -485,7 +486,7 @@ class Connection:
     ) -> None:
         """Queue a message or a frame, and have ``sent`` called once all that is queued has been handed over.
 
-        Raises what tells why nothing can be sent.
+        Raises the error that explains why nothing can be sent.
         """
         protocol = self.protocol
         if protocol.state is not _OPEN or self.outbox.broken:
@@ -523,7 +524,7 @@ class Connection:
         """This side has sent Close, and nobody waits for the end."""
         self._began_to_close()
         if not self.ended:
-            self.reading.attend_now(self)
+            self.reading.attend_now()
 
     def _began_to_close(self) -> None:
         self.closed_here = True
@@ -554,7 +555,7 @@ class Connection:
             self._arm_close_deadline()
             self.heartbeat.end()
             self.inbox.notify()
-            self.reading.attend_now(self)
+            self.reading.attend_now()
         if not outbox.flush_or_write():
             outbox.watch()
             return
@@ -616,19 +617,21 @@ class Connection:
         """Whether no message will come any more but those that are kept."""
         return self.closed_here or self.ended or self.protocol.state is not _OPEN
 
+    def error(self) -> ConnectionClosed | None:
+        """How the connection was closed, unless that is not known yet, or was normal."""
+        close, cut = self.protocol.close, self.protocol.cut
+        return None if close is None or (close.code in NORMAL_CODES and not cut) else ConnectionClosed(close, cut)
+
     def end_of_messages(self) -> Exception:
         """Why there is nothing more to receive."""
         close = self.protocol.close
-        if not self.closed_here and close is not None and close.code in NORMAL_CODES and not self.protocol.cut:
+        if not self.closed_here and close is not None and self.error() is None:
             return trio.EndOfChannel(f"the peer has closed the connection with {close.code}")
         return self.closed_error()
 
     def end_of_channel(self) -> Exception:
         """What the end of a channel says: it just ends if this side closed, or the peer normally."""
-        close = self.protocol.close
-        if self.closed_here or close is None or (close.code in NORMAL_CODES and not self.protocol.cut):
-            return trio.EndOfChannel()
-        return ConnectionClosed(close, self.protocol.cut)
+        return (None if self.closed_here else self.error()) or trio.EndOfChannel()
 
     def closed_error(self) -> Exception:
         """Why nothing can be sent."""

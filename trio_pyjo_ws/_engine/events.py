@@ -39,7 +39,8 @@ CARRYING = MESSAGES | {"frame"}
 """The events that come out of what the peer sends, so that somebody has to read while they are subscribed to."""
 
 BOUNDED = CARRYING | {"error"}
-"""The events whose channels hold reading up when they are full. One more of any other tells no more than the last."""
+"""The events whose channels hold reading up when they are full. For any other event, one
+more item adds nothing to the last."""
 
 CALLBACK_BUFFER = 16
 """Events that wait for an asynchronous callback before reading from the network stops."""

@@ -27,14 +27,13 @@ SHOWN = 80
 LOOKED_AT = 4_096
 """Bytes of a payload in which secrets are looked for, before it is shortened."""
 
-_SECRET = re.compile(
-    r"""((?:pass(?:word|wd|phrase)?|pwd|secret|token|authori[sz]ation|credentials?|api[-_]?key|cookie|session[-_]?id)
+# A str, which `re` compiles when it is first used: without the variable, never.
+HIDDEN = r"""
+    ((?:pass(?:word|wd|phrase)?|pwd|secret|token|authori[sz]ation|credentials?|api[-_]?key|cookie|session[-_]?id)
         [\\'"]*\s*[:=]\s*)   # as in JSON, in a header, in a query
         (?:\\?"(?:[^"\\]|\\.)*\\?"? | '[^']*'? | (?:(?:basic|bearer)\s+)?[^\s&,;}\]]+)
         | (\b(?:basic|bearer)\s+)[^\s"']+
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+    """
 
 
 def is_wanted() -> bool:
@@ -53,7 +52,7 @@ class FrameLog:
         if not logger.hasHandlers():
             logger.addHandler(logging.StreamHandler())
         self._name = connection.name
-        connection.watch(self)
+        connection.watch(self, frames=True)
         connection.protocol.on_taken = self._taken
 
     def frame(self, frame: Frame) -> None:
@@ -85,5 +84,6 @@ def _describe(frame: Frame) -> str:
 
 def _show(payload: bytes) -> str:
     text = payload[:LOOKED_AT].decode("utf-8", "backslashreplace")
-    shown = repr(_SECRET.sub(lambda match: f"{match[1] or match[2]}***", text))
+    hidden = re.sub(HIDDEN, lambda match: f"{match[1] or match[2]}***", text, flags=re.IGNORECASE | re.VERBOSE)
+    shown = repr(hidden)
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."

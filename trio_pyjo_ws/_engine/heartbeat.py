@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..wire.frames import Frame, Opcode
-from ..wire.states import State
 
 if TYPE_CHECKING:
     from ..wire import protocol as wire
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LATENCIES", "Heartbeat", "Ping"]
 
 LATENCIES = 16
-"""Of how many pongs it is remembered how long they took: at the usual ``ping_interval``, five minutes."""
+"""How many latencies are kept: five minutes' worth at the usual ``ping_interval``."""
 
 
 class _Owner(Protocol):
@@ -37,6 +36,7 @@ class _Owner(Protocol):
     bytes_received: int
     stalled: bool
 
+    def is_open(self) -> bool: ...
     def pull(self) -> object: ...
     def drop(self, reason: str) -> None: ...
     def closed_error(self) -> Exception: ...
@@ -88,7 +88,7 @@ class Heartbeat:
         self._deadline: Deadline | None = None
         self._payload = b""
         self._next_ping = 0.0
-        self._heard = 0  # bytes that had come when it was looked last
+        self._heard = 0  # bytes that had come at the last look
 
     @property
     def pings(self) -> int:
@@ -155,14 +155,14 @@ class Heartbeat:
         """Called every ping_interval, and when a pong is overdue."""
         self._deadline = None
         connection = self._owner
-        if not self._has_peer():
+        if not connection.is_open():
             return
         now = trio.current_time()
         due = self._due(now)
         if due is not None and due <= now:
             connection.pull()
             due = self._due(now)
-            if not self._has_peer():
+            if not connection.is_open():
                 return
             if due is not None and due <= now:
                 connection.drop(f"no pong came within {self._timeout:g} seconds")
@@ -178,9 +178,6 @@ class Heartbeat:
             self.send(self._payload)
         self._deadline = connection.housekeeper.at(due, self._beat)
 
-    def _has_peer(self) -> bool:
-        return self._owner.protocol.state is State.OPEN and not self._owner.outbox.broken
-
     def _due(self, now: float) -> float | None:
         """When the peer has to be dropped, as far as it is known; None if no pong is owed."""
         connection = self._owner
@@ -189,7 +186,8 @@ class Heartbeat:
             return None
         since = ping.sent
         if connection.outbox.sent >= ping.position:
-            # No back pressure keeps the peer from reading the ping. Once it has, it counts that it is heard of.
+            # The ping has left, so back pressure no longer keeps the peer from reading it. From here on, anything that
+            # comes shows that the peer is alive.
             if connection.stalled or connection.bytes_received != self._heard:
                 since = now
             since = max(since, self.reading_since)

@@ -1,5 +1,3 @@
-cimport cython
-
 from .turn cimport Turn
 
 cdef class Hub:
@@ -8,5 +6,4 @@ cdef class Hub:
     cdef readonly object fd
     cdef readonly object ready
 
-    @cython.locals(gone=int)
     cpdef read(self, Turn turn)

@@ -85,7 +85,8 @@ class Inbox:
         self._callback: Callback | None = None
         self._queue: Queue | None = None
         self._entering: Arriving | None = None  # that a task has claimed, and does not know yet to have begun
-        # Taken over by a callback that is to be called: whose, and what, and how many of those kept came behind it.
+        # Messages taken over by callbacks that have not been called yet: the subscription, the message, and how many
+        # of the messages kept came after it.
         self._owed: deque[tuple[Subscription, str | bytes, int]] = deque()
 
     # Room
@@ -126,7 +127,7 @@ class Inbox:
     # Messages in
 
     def add(self, messages: list[str | bytes], keep: bool) -> None:
-        """Give messages to whom they are for; not to ``keep`` any, if there is no room."""
+        """Deliver messages, or drop them unless ``keep`` is set: then there is no room."""
         callback = self._callback
         if not keep:
             self.dropped += len(messages)
@@ -152,7 +153,7 @@ class Inbox:
             self.notify()
 
     def add_one(self, message: str | bytes, keep: bool) -> None:
-        """Give a message to whom it is for, or drop it, if there is no room to ``keep`` it."""
+        """Deliver a message, or drop it unless ``keep`` is set: then there is no room."""
         if not keep:
             self.dropped += 1
         elif not self._emitter.tell_message(message):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .housekeeper import Housekeeper
     from .transport import Transport
 
-__all__ = ["CORK_SIZE", "Outbox"]
+__all__ = ["Outbox"]
 
 CORK_SIZE = 65_536
 """Bytes at which corked frames are written although there are more messages to handle."""
@@ -142,8 +142,7 @@ class Outbox:
         """
         self._protocol.send_message(message, compress)
         if (more or self._wrote) and not self.unsent and self._protocol.outgoing_size < CORK_SIZE:
-            if not self.corked:
-                self.cork()
+            self.cork()
             return True
         return self.flush()
 

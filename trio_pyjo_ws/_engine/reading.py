@@ -157,7 +157,7 @@ class Reading:
         if len(self._members) == MANY:
             self._interrupt()  # A task that leads for its own connection leads no more.
         self._end_grace()
-        self.attend(connection)
+        self.attend()
         return self
 
     def _watch_many(self, connection: Readable) -> None:
@@ -227,7 +227,7 @@ class Reading:
 
     # Reading on
 
-    def attend(self, connection: Readable, *, quiet: bool = False) -> None:
+    def attend(self, *, quiet: bool = False) -> None:
         """A task has stopped waiting, or there is a new reason to read: see that somebody does."""
         if self.attended or self._leader is not None or not self._members:
             return
@@ -241,10 +241,10 @@ class Reading:
             self.attended = True
             self._grace = self._housekeeper.at(trio.current_time() + GRACE, self._grace_is_over)
 
-    def attend_now(self, connection: Readable) -> None:
+    def attend_now(self) -> None:
         """There is a reason to read that does not wait for the grace."""
         self._end_grace()
-        self.attend(connection, quiet=True)
+        self.attend(quiet=True)
 
     def _decide(self, *, quiet: bool) -> Reader:
         members = len(self._members)
@@ -266,8 +266,7 @@ class Reading:
     def _grace_is_over(self) -> None:
         self._grace = None
         self.attended = False
-        for connection in tuple(self._members)[:1]:
-            self.attend(connection, quiet=not self.waited)
+        self.attend(quiet=not self.waited)
 
     def _start(self) -> None:
         self._end_grace()
@@ -287,9 +286,8 @@ class Reading:
             self.background = self.attended = False
             if len(self._members) < MANY:
                 self._close_hub()
-            connection = next(iter(self._members), None)
-            if connection is not None and not self._housekeeper.is_over:
-                self.attend(connection)
+            if not self._housekeeper.is_over:
+                self.attend()
 
     async def _read_one(self, connection: Readable) -> None:
         if connection.may_pull():
@@ -336,7 +334,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
         late = connection.turn.is_over()
         if late:
             await connection.housekeeper.yield_turn()
-        # Another task may have read it meanwhile, and lead by now: it would not know of what this one left to be read.
+        # Another task may have read it meanwhile and be leading now. It would not notice what this read left over.
         if not late or connection.may_pull():
             connection.pull()
     elif not reading.background and reading.may_lead(connection):
@@ -345,7 +343,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
     else:
         reading.waited = True
         if not reading.attended:
-            reading.attend(connection)  # Perhaps this task led, until there was a second connection.
+            reading.attend()  # Perhaps this task led, until there was a second connection.
         connection.parked.append(task)
         await wait_task_rescheduled(partial(_leave, connection.parked, task))
         connection.turn.begin()

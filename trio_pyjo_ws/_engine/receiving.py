@@ -43,7 +43,7 @@ async def receive(connection: Connection) -> str | bytes:
     finally:
         inbox.close()
         if not connection.reading.attended:
-            connection.reading.attend(connection)
+            connection.reading.attend()
     return connection.take_kept()
 
 
@@ -57,7 +57,7 @@ async def finish(connection: Connection, code: int | None, reason: str | None) -
             await wait_for_news(connection, task)
     finally:
         connection.closers.discard(task)
-        connection.reading.attend_now(connection)
+        connection.reading.attend_now()
 
 
 class JsonMessages(AsyncIterator[Any]):
@@ -210,4 +210,4 @@ class MessageStream:
         if arriving is not None and not self._ended:
             arriving.discard()
         connection.room_was_made()
-        connection.reading.attend(connection)
+        connection.reading.attend()

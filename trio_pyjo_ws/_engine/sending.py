@@ -152,7 +152,7 @@ async def ping(connection: Connection, payload: bytes | None) -> float:
         raise connection.closed_error()
     sent = heartbeat.expect(payload)
     try:
-        connection.reading.attend_now(connection)
+        connection.reading.attend_now()
         await sent.answered.wait()
     finally:
         heartbeat.forget(payload, sent)

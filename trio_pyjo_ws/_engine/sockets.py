@@ -1,6 +1,6 @@
 """What a connection asks of its socket: take some bytes, give some, without waiting.
 
-There are two of it, with the same names and the same tests: this one, by Python's own socket methods, and
+It exists twice, with the same names and the same tests: this one, by Python's own socket methods, and
 ``sockets.pyx``, which calls the kernel itself. The latter saves a tenth of what a small message costs: it receives into
 one buffer for all connections, so that nothing is allocated before its size is known, and does not let go of the
 interpreter for a call that cannot block.

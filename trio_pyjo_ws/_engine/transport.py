@@ -67,14 +67,14 @@ class Transport:
         """Raise RuntimeError, which names ``what``, unless frames go by here as they are."""
 
     async def do_handshake(self) -> None:
-        """Shake hands for TLS, where there is TLS; the first thing to do with a transport."""
+        """Shake hands for TLS, if there is TLS; the first thing to do with a transport."""
 
     def try_send(self, data: bytes | memoryview) -> int:
-        """Hand ``data`` over without blocking; return how many bytes were taken, 0 where none can be now."""
+        """Hand ``data`` over without blocking; return how many bytes were taken, 0 if none can be now."""
         raise NotImplementedError
 
     def try_send_pieces(self, pieces: list[bytes]) -> int:
-        """:meth:`try_send` of all the pieces together; where that can be, without joining them."""
+        """:meth:`try_send` of all the pieces together; if that can be, without joining them."""
         return self.try_send(b"".join(pieces))
 
     async def send_some(self, data: bytes | memoryview) -> int:
@@ -112,13 +112,13 @@ class Transport:
                 return data
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of ``data``. A checkpoint where it has to wait."""
+        """Send all of ``data``. A checkpoint if it has to wait."""
         sent = self.try_send(data)
         while sent < len(data):
             sent += await self.send_some(memoryview(data)[sent:])
 
     def send_eof(self) -> None:
-        """Tell the peer that nothing more comes, where that can be done without waiting."""
+        """Tell the peer that nothing more comes, if that can be done without waiting."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class SocketTransport(Transport):
             data = self._socket.receive()
         except OSError as exc:
             raise _broken(exc) from exc
-        # Nobody tells twice that the peer has gone.
+        # The peer's end is reported only once, so read on until it is found.
         self.ready = data is not None and (len(data) == RECEIVE_SIZE or self.gone)
         return data
 
@@ -222,14 +222,11 @@ class SocketTransport(Transport):
 class StreamTransport(Transport):
     """Any trio stream: TLS, a pipe, a tunnel, a stream of a test's."""
 
-    resumable = False
-
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._closed = False
         self._received: bytes | None = None
         self._waiting = trio.CancelScope()
-        self.ready = False
         self.local, self.remote = _stream_addresses(stream)
 
     async def do_handshake(self) -> None:
@@ -238,6 +235,9 @@ class StreamTransport(Transport):
             self.tls_info = describe(self._stream)  # now: the stream forgets it when it is closed
 
     def try_send(self, data: bytes | memoryview) -> int:
+        return 0
+
+    def try_send_pieces(self, pieces: list[bytes]) -> int:
         return 0
 
     async def send_some(self, data: bytes | memoryview) -> int:
@@ -287,7 +287,7 @@ def take_socket(stream: trio.SocketStream) -> socket.socket:
 
 
 def _stream_addresses(stream: Any) -> tuple[tuple[str | None, int | None], tuple[str | None, int | None]]:
-    """The addresses of the socket beneath, where there is one: SSLStream's transport_stream, SocketStream's socket."""
+    """The addresses of the socket beneath, if there is one: SSLStream's transport_stream, SocketStream's socket."""
     while hasattr(stream, "transport_stream"):
         stream = stream.transport_stream
     if isinstance(stream, trio.SocketStream):

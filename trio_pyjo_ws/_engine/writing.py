@@ -39,7 +39,7 @@ async def wait_room(outbox: Outbox) -> None:
 async def wait_written(outbox: Outbox, position: int) -> None:
     """Wait until the bytes up to ``position`` were handed over, and meanwhile be the writer if that is safe.
 
-    Raises what tells why nothing can be sent any more, if the connection ends before that.
+    Raises the error that explains why nothing can be sent any more, if the connection ends before that.
     """
     resumable = outbox.transport.resumable
     if not resumable:

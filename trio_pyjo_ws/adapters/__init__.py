@@ -1,1 +1,1 @@
-"""Whatever needs a third package: one module each, imported only where it is used."""
+"""Adapters to other software, one module each. A module that needs an extra is imported only when it is used."""

@@ -2,7 +2,7 @@
 
 ASGI carries whole messages, and the host makes and reads the frames. So frames are made and read once more at the
 border, in memory: a transport takes what the engine sends apart into ASGI's messages, and makes frames of those that
-come. Nothing inside knows.
+come. The engine does not notice.
 
 The host's ``send`` must not be cancelled in the middle, because nobody knows then how much of a message has left. So
 one task for each connection calls it, and the transport hands a batch of messages over to that task as a socket hands
@@ -27,14 +27,14 @@ from .._engine.housekeeper import Housekeeper
 from .._engine.transport import Transport
 from ..errors import HandshakeError, LocalProtocolError
 from ..handshake.forwarded import PROXY
-from ..handshake.http1 import caller_headers
+from ..handshake.http1 import BODILESS, caller_headers
 from ..handshake.messages import HeadersLike, Request, Response, build_headers
 from ..handshake.negotiate import check_chosen, check_final, check_method, refusal
 from ..server.limits import Handshakes
 from ..server.serving import service_of
 from ..server.session import OnRequest, Origins, Session
 from ..wire.codec import Decoder
-from ..wire.frames import MAX_REASON, check_close, parse_close
+from ..wire.frames import MAX_REASON, NO_CODE, check_close, parse_close
 from ..wire.masking import encode
 from ..wire.protocol import Agreement, Protocol
 
@@ -78,15 +78,11 @@ NO_MASK: Final = bytes(4)
 UNLIMITED: Final = 1 << 62
 """The frames that this side sends have no bound but its own."""
 
-BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED})
-
 TEXT: Final = 0x81
 BINARY: Final = 0x82
 CLOSE: Final = 0x88
 
 NORMAL: Final = 1000
-NO_CODE: Final = 1005
-"""A Close without a code (RFC 6455, section 7.1.5)."""
 
 
 class AsgiOptions(TypedDict, total=False):
@@ -328,7 +324,7 @@ def _encode(response: Response) -> list[tuple[bytes, bytes]]:
 
 
 def _request_of(scope: Any) -> Request:
-    """The request that a scope tells of, with its path below the mount. Raises ValueError if it is malformed."""
+    """The request that a scope describes, with its path below the mount. Raises ValueError if it is malformed."""
     query = scope.get("query_string") or b""
     target = _path_of(scope) + (f"?{query.decode('latin-1')}" if query else "")
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
@@ -342,7 +338,7 @@ def _request_of(scope: Any) -> Request:
 
 
 def _path_of(scope: Any) -> str:
-    """The path as the client has sent it, if the host tells, without that of the mount."""
+    """The path below the mount, as the client sent it if the host says so."""
     decoded: str = scope["path"]
     path = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
     if unquote(path) != decoded:  # Some that mount others change only the one.
@@ -382,7 +378,7 @@ class _AsgiTransport(Transport):
         self._arrived: bytes | None = None
         self._close: bytes | None = None  # the payload of the Close that was sent
         self._failure: trio.BrokenResourceError | None = None  # of the host's send
-        self._over = False  # the host has told that the client is gone
+        self._over = False  # the host has reported that the client is gone
         self._closed = False
 
     def check_frames(self, what: str) -> None:
@@ -394,7 +390,7 @@ class _AsgiTransport(Transport):
         if self._closed:
             raise trio.ClosedResourceError("the connection is closed")
         if self._over:
-            return len(data)  # It is for nobody.
+            return len(data)  # Nobody would read it.
         if self._failure is not None:
             raise trio.BrokenResourceError(str(self._failure)) from self._failure
         if self._batch:

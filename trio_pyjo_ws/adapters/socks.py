@@ -24,7 +24,7 @@ _UNREACHABLE = frozenset({1, 3, 4, 5, 6, 0x5B})
 async def open_socks_stream(proxy: Proxy, host: str, port: int, local_address: str | None) -> trio.SocketStream:
     """A stream to ``host`` and ``port`` through ``proxy``; with socks4a and socks5h the proxy looks the name up.
 
-    Raises OSError where there is no way to the proxy or from it to the host, HandshakeError where the proxy refuses.
+    Raises OSError if the proxy cannot be reached or cannot reach the host, HandshakeError if the proxy refuses.
     """
     user, _, password = (proxy.user_information or "").partition(":")
     socks = SocksProxy(

@@ -152,7 +152,7 @@ class Terminal:
 async def open_terminal() -> AsyncIterator[Terminal]:
     """A terminal on standard input and output, for ``async with``; leaving the block leaves it as it was found.
 
-    Raises ImportError that names the extra where rich or prompt_toolkit is missing, when this module is imported.
+    Raises ImportError, which names the extra, if rich or prompt_toolkit is missing when this module is imported.
     """
     terminal = Terminal()
     async with trio.open_nursery() as nursery:

@@ -17,15 +17,15 @@ to_builtins = msgspec.to_builtins
 
 
 def decoder_of(type_: Any) -> Callable[[str | bytes], Any]:
-    """What decodes JSON and validates it as ``type_``. TypeError for what msgspec knows no JSON of.
+    """What decodes JSON and validates it as ``type_``. Raises TypeError for a type that msgspec cannot decode.
 
     The decoder raises ValueError: :class:`msgspec.ValidationError`, which names the path to what does not fit, or
-    :class:`msgspec.DecodeError`, which names the byte that is no JSON.
+    :class:`msgspec.DecodeError`, which names the byte that is not valid JSON.
     """
     try:
         return _cached_decoder_of(type_)
     except TypeError:
-        return _new_decoder_of(type_)  # It has no hash, or it is no type, which raises again.
+        return _new_decoder_of(type_)  # Unhashable, or not a type: then this raises again.
 
 
 def _new_decoder_of(type_: Any) -> Callable[[str | bytes], Any]:

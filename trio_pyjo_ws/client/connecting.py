@@ -21,7 +21,7 @@ from ..handshake.http1 import ClientHandshake
 from ..handshake.messages import hide_secrets
 from ..handshake.redirect import REDIRECTS, redirected
 from ..handshake.url import PORTS, Url
-from ..options import ClientOptions, ClientSettings
+from ..options import ClientOptions, ClientSettings, Settings
 from ..signatures import shows
 from ..transaction import Transaction
 from ..wire.protocol import Protocol
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .._engine.transport import Transport
 
-__all__ = ["OpenStream", "Target", "check_positional", "connect", "open_websocket"]
+__all__ = ["OpenStream", "Target", "check_positional", "connect", "open_websocket", "transaction_in"]
 
 BODY_TIMEOUT = 1.0
 """Seconds in which the body of a refusing response is read: enough for what is on its way. Some servers neither send
@@ -42,6 +42,15 @@ its length nor close the connection, and the status says more than the body."""
 
 OpenStream = Callable[[], trio.abc.Stream | Awaitable[trio.abc.Stream]]
 """Returns the stream of a new connection to the server, in place of TCP: ``open_stream`` of :func:`connect`."""
+
+
+def transaction_in(nursery: trio.Nursery, protocol: Protocol, transport: Transport, settings: Settings) -> Transaction:
+    """Make a transaction with a housekeeper of its own in ``nursery``. RuntimeError if that is closed."""
+    housekeeper = Housekeeper(nursery)
+    transaction = Transaction(protocol, transport, housekeeper, settings)
+    housekeeper.retire()
+    nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
+    return transaction
 
 
 class Target:
@@ -94,10 +103,7 @@ class Target:
                 exc.args = (f"{self._name()}: {exc}{_guess(self._url, exc)}",)
                 raise
             try:
-                housekeeper = Housekeeper(nursery)
-                transaction = Transaction(protocol, transport, housekeeper, settings)
-                housekeeper.retire()
-                nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
+                transaction = transaction_in(nursery, protocol, transport, settings)
             except BaseException:
                 await _close(transport)
                 raise

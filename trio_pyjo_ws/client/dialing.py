@@ -72,7 +72,7 @@ def proxy_of_environment(url: Url) -> Proxy | None:
             # The standard library takes the names in any case, and of two the one in lower case.
             names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
             raise ValueError(f"{max(names, key=str.islower, default='system settings')}: {exc}") from None
-        # So a system's settings name a SOCKS proxy.
+        # System settings give a SOCKS proxy as http://.
         return proxy._replace(scheme="socks5h") if kind == "socks" and proxy.scheme == "http" else proxy
     return None
 
@@ -82,7 +82,7 @@ def _is_bypassed(url: Url, no_proxy: str) -> bool:
 
     Its entries stand between commas or spaces: ``*`` is every host; a name stands for itself and all below it, with or
     without a dot before it; an address may stand in brackets; ``10.0.0.0/8`` is a network (curl knows them since 7.86).
-    Other than to curl, a port may follow, as the standard library and Go have it.
+    Unlike in curl, a port may follow, as in the standard library and Go.
     """
     host = url.host.partition("%")[0].removesuffix(".")
     for entry in no_proxy.lower().replace(",", " ").split():

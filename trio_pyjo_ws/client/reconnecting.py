@@ -42,7 +42,7 @@ logger = logging.getLogger("trio_pyjo_ws")
 
 _jitter = SystemRandom()
 _DOUBLINGS = 60
-"""More would be the same: a second becomes longer than any time there is, and two to the 1024th is no float."""
+"""More would change nothing: the delay is longer than any ``max_delay`` by then, and 2.0 ** 1024 overflows."""
 
 _SECONDS = re.compile("[0-9]{1,9}")
 
@@ -157,7 +157,7 @@ class Reconnecting(AsyncIterator[Transaction]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._connecting:
-            # Another task is, and nobody would close its connection: this makes it close at once.
+            # Another task is connecting, and nobody would close its connection: cancelling closes it at once.
             self._nursery.cancel_scope.cancel()
         self._state = "left"
         if self._last is not None:

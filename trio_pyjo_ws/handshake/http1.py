@@ -9,7 +9,6 @@ this module refuse what h11 lets pass (a bare LF and a folded line), and refuse 
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
 from http import HTTPStatus
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
@@ -84,7 +83,7 @@ _SCHEME = re.compile(r"[A-Za-z][-+.0-9A-Za-z]*://")
 # The last two would have the peer wait for a body that does not come.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 # What has no body by definition; all but 205 have no length either (RFC 9110, section 8.6).
-_BODILESS = frozenset({204, 205, 304})
+BODILESS = frozenset({204, 205, 304})
 
 
 class MalformedError(Exception):
@@ -403,7 +402,7 @@ class ClientHandshake(Exchange):
 
 
 def _check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:
-    """The subprotocols, if they may be offered. Errors tell them by their place, because they may be secret tokens."""
+    """The subprotocols, if they may be offered. Errors name them by position, because they may be secret tokens."""
     if isinstance(subprotocols, (str, bytes)):
         raise TypeError(f"subprotocols must be a sequence of tokens, not {type(subprotocols).__name__}")
     checked = tuple(subprotocols)
@@ -548,13 +547,15 @@ class ServerHandshake:
         self.response = response
         headers = CIMultiDict(response.headers)
         headers.popall("Transfer-Encoding", None)
-        body = b"" if response.status in _BODILESS else response.body
+        body = b"" if response.status in BODILESS else response.body
         headers["Content-Length"] = str(len(body))
         if response.status in (204, 304):
             del headers["Content-Length"]
         # RFC 9110, section 7.8: whoever sends Upgrade names it here as well.
         headers["Connection"] = "close, Upgrade" if "Upgrade" in headers else "close"
         if "Date" not in headers:
+            from email.utils import formatdate  # noqa: PLC0415 - only a refusal needs it
+
             headers["Date"] = formatdate(usegmt=True)  # RFC 9110, section 6.6.1
         self._output = self._connection.send(
             h11.Response(

@@ -69,7 +69,6 @@ class Tunnel(Exchange):
         *,
         user_agent: str | None = USER_AGENT,
         max_header_bytes: int,
-        max_headers: int = MAX_HEADERS,
     ) -> None:
         # RFC 9110, section 7.1: the port is never left out here. A zone has a meaning on this machine only.
         target = authority_of(url.host.partition("%")[0], url.port)
@@ -78,7 +77,7 @@ class Tunnel(Exchange):
             headers["User-Agent"] = user_agent
         if proxy.user_information is not None:
             headers["Proxy-Authorization"] = basic(proxy.user_information)
-        super().__init__(Request("CONNECT", target, headers), max_header_bytes, max_headers)
+        super().__init__(Request("CONNECT", target, headers), max_header_bytes, MAX_HEADERS)
 
     def read(self, data: bytes) -> bool:
         """Take what arrived, and return whether the tunnel is open. Raises HandshakeError if the proxy refuses it."""

@@ -1,4 +1,4 @@
-"""One room, as far as this process has to do with it: who its members are, and how far they are in its order.
+"""One room in this process: its members, and how far they are in its order.
 
 The broker says what was published, by :meth:`Audience.take`: in order, perhaps twice, perhaps with a hole. The audience
 makes of that what its members see: each message once, in order, without a hole, or the end of their connections.
@@ -104,7 +104,7 @@ class Audience:
         self._code = code
         self._nursery = nursery
 
-    # What the broker tells
+    # What the broker reports
 
     def hold(self) -> None:
         """Keep back what comes, until :meth:`settle`."""

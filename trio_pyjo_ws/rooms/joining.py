@@ -15,6 +15,7 @@ import trio
 
 from .._engine.nursery import HiddenNursery
 from ..arguments import by_value
+from ..broadcasting import SLOW_CODES
 from ..errors import Missed, RoomsUnavailable
 from ..options import whole_number
 from ..wire.protocol import MAX_WEBSOCKET_SIZE
@@ -84,11 +85,11 @@ class Broker(Protocol):
         ...
 
     async def enter(self, audience: Audience, who: str) -> None:
-        """Somebody is present in a room who was not."""
+        """Somebody has entered a room: the first member of that name here."""
         ...
 
     def leave(self, audience: Audience, who: str) -> None:
-        """Somebody is not present in a room any more."""
+        """Nobody of that name is left in the room here."""
         ...
 
     def detach(self, audience: Audience) -> None:
@@ -129,8 +130,7 @@ class _Channel(trio.abc.ReceiveChannel[Event]):
 
     async def aclose(self) -> None:
         self._closed = True
-        self._audience.queues.discard(self._queue)
-        self._queue.end()
+        _end(self._audience, self._queue)
         await trio.lowlevel.checkpoint()
 
 
@@ -259,7 +259,7 @@ class Rooms:
                     await _catch_up(audience, queue, after, ws)
                     audience.queues.discard(queue)
                     queue = None
-                # Without a wait since it has had the last message.
+                # No checkpoint since it got the last message, so it misses none.
                 audience.members.add(ws)
             if who is not None:
                 stack.callback(self._leave, audience, who)
@@ -413,7 +413,7 @@ async def open_rooms(
     _check_seconds("lease", lease)
     if slow not in ("close", "drop-message"):
         raise ValueError(f"slow must be 'close' or 'drop-message', not {slow!r:.60}")
-    if code not in (1008, 1013):
+    if code not in SLOW_CODES:
         raise ValueError(f"code must be 1008 or 1013, not {code!r:.60}")
     audiences: dict[str, Audience] = {}
     async with HiddenNursery() as nursery:

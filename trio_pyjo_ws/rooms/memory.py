@@ -93,7 +93,7 @@ class MemoryBroker:
         await trio.lowlevel.checkpoint()
 
     def leave(self, audience: Audience, who: str) -> None:
-        """Somebody is not present in a room any more."""
+        """Nobody of that name is left in the room here."""
 
     async def who(self, name: str) -> set[str]:
         """Who is present in a room. A checkpoint."""

@@ -1,6 +1,6 @@
-"""How the request of a session comes, and how its response goes: by HTTP/1.1 over a transport, or as a host says.
+"""The request and response of a session: over HTTP/1.1 on a transport, or as the messages of a host.
 
-An :class:`Exchange` knows the way and nothing of the answer: that is the session's, whatever the way.
+An :class:`Exchange` only carries them; the session decides the answer.
 """
 
 from __future__ import annotations

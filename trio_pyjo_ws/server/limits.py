@@ -124,10 +124,10 @@ class Handshakes:
     def __init__(self, settings: ServerSettings, housekeeper: Housekeeper) -> None:
         self._max = settings.max_handshakes
         self._open_timeout = settings.open_timeout
-        # Whoever waits for ever for the whole waits for ever for a part of it.
+        # Without an open_timeout the first byte has no limit either.
         self._first_byte = min(FIRST_BYTE, self._open_timeout) if self._open_timeout < math.inf else math.inf
         self.housekeeper = housekeeper
-        """Who looks after the connections of the same nursery."""
+        """The housekeeper of the connections in the same nursery."""
         self._deadline: Deadline | None = None
         # Each stands in one of these, in the order in which they began. What was not silent when it was looked at goes
         # from the first to the second, so all in the second are older than all in the first.
@@ -228,7 +228,7 @@ class Handshakes:
 
 
 class Meter:
-    """Is told what one open connection receives, and closes it if too many messages come, or none."""
+    """Watches what one open connection receives; closes it after too many messages, or none."""
 
     def __init__(self, connection: Connection, settings: ServerSettings) -> None:
         self._connection = connection
@@ -238,7 +238,7 @@ class Meter:
         self._allowance = self._burst
         self._counted = self._heard = trio.current_time()
         self._deadline: Deadline | None = None
-        connection.taps.append(self)
+        connection.watch(self, frames=False)
         if self._idle_timeout < math.inf:
             self._deadline = connection.housekeeper.at(self._heard + self._idle_timeout, self._check_idle)
 

@@ -27,7 +27,7 @@ __all__ = ["UnixListener", "accept", "inherited_listeners", "open_tcp_listeners"
 logger = logging.getLogger("trio_pyjo_ws")
 
 OUT_OF_CAPACITY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""The errors that tell of a lack of descriptors or memory."""
+"""The errors that report a lack of descriptors or memory."""
 
 # Those of trio.SocketListener; not all systems have all of them.
 _CONNECTION_ENDED = frozenset(
@@ -62,7 +62,7 @@ async def accept(listener: trio.abc.Listener[Any], limit: int) -> list[socket.so
             _check_open(listener.socket)
             return _accept_sockets(listener.socket, limit)
         return [await listener.accept()]
-    except ssl.SSLError:  # The TLS context is not fit for a server: that is no error of accept().
+    except ssl.SSLError:  # The TLS context is not fit for a server: that is not an error of accept().
         logger.exception("cannot serve a connection")
     except OSError as exc:
         if exc.errno not in _CONNECTION_ENDED:

@@ -1,8 +1,8 @@
 """One connection of a server, from its first byte to its last.
 
 A session is two halves. The first goes from a request to an open connection: the router, the hook ``on_request``, the
-response. How both travel is its :class:`~.exchange.Exchange`'s to know. The second half goes from there to the end of
-the handler, and closes.
+response. Its :class:`~.exchange.Exchange` carries both. The second half goes from there to the end of the handler, and
+closes.
 
 *A fault ends one connection.* Whatever a handler or a hook raises is caught at its call, and taken apart. An
 :class:`Exception`, alone or in a group, is a failure of this connection: it is logged, and answered with 500 or 1011.
@@ -357,7 +357,7 @@ class Session:
             await finish(self._connection, *self._service.shutdown_close or (1000, None))
 
     async def _close_cancelled(self) -> None:
-        """The session was cancelled. Say what is still to be said to the peer, which may be cancelled as well."""
+        """The session was cancelled. Send the Close or 503 that the peer is still owed; this can be cancelled, too."""
         with trio.move_on_after(self._service.settings.close_timeout) as self._scope:
             if self._is_open:
                 await self._close()

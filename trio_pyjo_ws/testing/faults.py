@@ -177,7 +177,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("the connection is reset")
 
     async def _note(self, faults: Faults, size: int) -> None:
-        """So many bytes have passed: end the stream, or break it, where that is due."""
+        """So many bytes have passed: end the stream, or break it, if that is due."""
         faults.passed += size
         if faults.stalled or self._closed or self._broken:
             return

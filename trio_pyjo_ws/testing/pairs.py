@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import trio.testing
 
 from .. import Options, Transaction
-from .._engine.housekeeper import Housekeeper
 from .._engine.tls import open_transport
+from ..client.connecting import transaction_in
 from ..handshake.http1 import ClientHandshake, ServerHandshake
 from ..handshake.negotiate import choose_subprotocol
 from ..options import Settings
@@ -94,9 +94,6 @@ def _shake_hands(
 
 
 def _start(nursery: trio.Nursery, protocol: Protocol, stream: trio.abc.Stream, settings: Settings) -> Transaction:
-    housekeeper = Housekeeper(nursery)
-    transaction = Transaction(protocol, open_transport(stream), housekeeper, settings)
-    housekeeper.retire()
-    nursery.start_soon(housekeeper.run, name=f"housekeeper of {transaction!r}")
+    transaction = transaction_in(nursery, protocol, open_transport(stream), settings)
     transaction.__connection__.start()
     return transaction

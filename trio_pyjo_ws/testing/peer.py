@@ -8,7 +8,7 @@ import trio
 
 from .. import Close, Frame, Opcode
 from ..handshake.http1 import ClientHandshake, ServerHandshake
-from ..wire.frames import build_frame, parse_frame
+from ..wire.frames import NO_CODE, build_frame, parse_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ..handshake.messages import HeadersLike
 
 __all__ = ["ScriptedPeer"]
-
-_NO_CODE = 1005
-"""What stands for a Close frame without a code (RFC 6455, section 7.1.5)."""
 
 _SHOWN = 80
 """Bytes of a payload that the message of a failure shows."""
@@ -178,7 +175,7 @@ def _frame(what: str | bytes | Frame | Close | Opcode, payload: bytes | None) ->
     if isinstance(what, Frame):
         return what
     if isinstance(what, Close):
-        code = b"" if what.code == _NO_CODE else what.code.to_bytes(2, "big")
+        code = b"" if what.code == NO_CODE else what.code.to_bytes(2, "big")
         return Frame(True, False, False, False, Opcode.CLOSE, code + what.reason.encode())
     if isinstance(what, str):
         return Frame(True, False, False, False, Opcode.TEXT, what.encode())

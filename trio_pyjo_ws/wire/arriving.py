@@ -12,26 +12,15 @@ in the middle of a character.
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from typing import NamedTuple
 
 from . import masking
 
-__all__ = ["Arriving", "Piece", "Utf8Decoder"]
+__all__ = ["Arriving", "Utf8Decoder"]
 
 TEXT = 1
 
 LOOSE = 256
 """Parts of a text that are collected before they are joined: a str takes some 50 bytes besides its characters."""
-
-
-class Piece(NamedTuple):
-    """A part of a message that is given as it arrives: ``str`` of a text, cut between characters, or ``bytes``.
-
-    It may be empty; ``final`` marks the last.
-    """
-
-    data: str | bytes
-    final: bool
 
 
 class Utf8Decoder:

@@ -4,7 +4,7 @@ A message is one run of DEFLATE blocks that ends at a byte boundary, less the fo
 sync flush leaves behind (section 7.2.1). zlib does the work; this module adds what zlib does not know: the tail, the
 bounds that stop a bomb, and blocks with BFINAL=1, after which zlib stops but the message (and the window) goes on.
 
-This is also the one place that chooses the zlib. zlib-ng, where the extra ``speed`` has installed it, gives the same
+This is also the one place that chooses the zlib. zlib-ng, if the extra ``speed`` has installed it, gives the same
 sizes in less time: it compresses messages of 1 KiB and more in 55 to 90 % of it, and decompresses most in 50 to 85 %.
 """
 
@@ -67,7 +67,7 @@ def _for_compressing(window_bits: int, memory_level: int) -> Any:
 
     zlib takes 4 bytes for each of the window and 512 << memory level for the rest: 256 KiB at the default parameters,
     3 KiB (and 6 of its own) at the smallest. zlib-ng takes 342 KiB and 137 KiB, as its hash table has one size. So
-    where little memory was wished for, zlib serves.
+    if little memory was wished for, zlib serves.
     """
     return _fastest if (4 << window_bits) + (512 << memory_level) >= 1 << 18 else zlib
 
@@ -109,7 +109,7 @@ class Deflate:
                 raise ValueError(f"{name} must be {accepted}, not {value!r}")
 
     def codec(self, client: bool) -> PerMessageDeflate:
-        """The codec of the client or the server where exactly these parameters were agreed."""
+        """The codec of the client or the server if exactly these parameters were agreed."""
         own = (self.client_max_window_bits, self.client_no_context_takeover)
         peer = (self.server_max_window_bits, self.server_no_context_takeover)
         if not client:
@@ -129,7 +129,7 @@ class PerMessageDeflate:
     """Compresses and decompresses the messages of one connection (RFC 7692, section 7.2).
 
     zlib's two objects take some 300 KiB at the default parameters, so each is made when it is first needed, and
-    released after a message where no context takeover is agreed for its direction. ``threshold`` is for the caller to
+    released after a message if no context takeover is agreed for its direction. ``threshold`` is for the caller to
     heed: ``compress`` compresses whatever it is given.
     """
 
@@ -225,7 +225,7 @@ class PerMessageDeflate:
     def compress(self, payload: bytes | bytearray | memoryview) -> bytes:
         """Compress a whole message; the result goes into frames, the first of which has RSV1 set (section 7.2.1).
 
-        Raises LocalProtocolError where ``can_compress`` is False.
+        Raises LocalProtocolError if ``can_compress`` is False.
         """
         if not self.can_compress:
             raise LocalProtocolError("a window of 8 bits was agreed for this side, which zlib cannot compress with")
@@ -357,7 +357,7 @@ class Agreement(NamedTuple):
 
 
 def check_can_compress(agreed: PerMessageDeflate | None) -> PerMessageDeflate:
-    """What was agreed, for compressing. ValueError that tells why where it does not let this side."""
+    """The codec that was agreed on. Raises ValueError, which says why, if this side cannot compress."""
     if agreed is None:
         raise ValueError("messages cannot be compressed: the handshake has not agreed on permessage-deflate")
     if not agreed.can_compress:

@@ -30,7 +30,7 @@ class Fragmenter:
         """The fragment that ``piece`` becomes; None for an empty one.
 
         The pieces of a text are str, or bytes that are UTF-8 as a whole; those of a binary message are bytes. Raises
-        TypeError and ValueError (UnicodeEncodeError for a lone surrogate) where they are not.
+        TypeError and ValueError (UnicodeEncodeError for a lone surrogate) if they are not.
         """
         if isinstance(piece, (bytes, bytearray, memoryview)):
             payload = bytes(piece)
@@ -51,7 +51,7 @@ class Fragmenter:
         return self._head(), payload
 
     def end(self) -> tuple[int, bytes]:
-        """The last fragment. Raises ValueError where the text ends in the middle of a character."""
+        """The last fragment. Raises ValueError if the text ends in the middle of a character."""
         if self._utf8 is not None:
             try:
                 self._utf8.decode(b"", True)

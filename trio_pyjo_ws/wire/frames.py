@@ -35,7 +35,10 @@ MAX_CONTROL = 125
 MAX_REASON = 123
 """Bytes of a close reason: those of a control frame's payload less two for the code."""
 
-NORMAL_CODES = frozenset({1000, 1001, 1005})
+NO_CODE = 1005
+"""Stands for a Close without a code (RFC 6455, section 7.1.5)."""
+
+NORMAL_CODES = frozenset({1000, 1001, NO_CODE})
 """Close codes of a normal end: done, going away, and none given (RFC 6455, section 7.4.1)."""
 
 _medium_head = struct.Struct("!BBH").pack
@@ -54,7 +57,7 @@ class Opcode(IntEnum):
 
 
 class Frame(NamedTuple):
-    """A frame, its payload unmasked. ``opcode`` is an :class:`Opcode` where the RFC has a name for it."""
+    """A frame, its payload unmasked. ``opcode`` is an :class:`Opcode` if the RFC has a name for it."""
 
     fin: bool
     rsv1: bool
@@ -113,7 +116,7 @@ class Close(NamedTuple):
 
 
 def check_close(code: int | None, reason: str | None) -> bytes:
-    """The payload of a Close frame; ValueError (or TypeError) where the RFC does not let this side send it.
+    """The payload of a Close frame; ValueError (or TypeError) if the RFC does not let this side send it.
 
     Sections 7.4.1 and 7.4.2: 1000-1003 and 1007-1014 have a meaning, 3000-4999 are for libraries and applications.
     """
@@ -138,9 +141,9 @@ def _may_travel(code: int) -> bool:
 
 
 def parse_close(payload: bytes) -> Close:
-    """What a Close frame says. Raises :class:`RemoteProtocolError` where it may not (sections 5.5.1 and 7.4)."""
+    """What a Close frame says. Raises :class:`RemoteProtocolError` if it may not (sections 5.5.1 and 7.4)."""
     if not payload:
-        return Close(1005)
+        return Close(NO_CODE)
     if len(payload) == 1:
         raise RemoteProtocolError("a Close frame whose code has one byte")
     code = int.from_bytes(payload[:2], "big")

@@ -1,6 +1,6 @@
 """The bytes of payloads: masking keys applied, frames encoded, pieces collected. This is the part that wants pointers.
 
-There are two of it, with the same names and the same tests: this one, in pure Python, and ``masking.pyx``. All that is
+It exists twice, with the same names and the same tests: this one, in pure Python, and ``masking.pyx``. All that is
 built on it (the decoder, the protocol, the engine) is one source each, which runs compiled or as it stands.
 
 Python has no fast XOR of byte strings. Two ways come close, and which one wins depends on the length: small payloads
@@ -22,7 +22,6 @@ KEY_SIZE = 4
 TRANSLATE_FROM = 1024
 """Bytes from which four translated lanes are faster than one big integer."""
 
-_TRANSLATIONS: list[bytes] = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 _short_head = struct.Struct("!BB").pack
 _medium_head = struct.Struct("!BBH").pack
 _long_head = struct.Struct("!BBQ").pack
@@ -51,6 +50,9 @@ def _apply(payload: bytes, key: bytes) -> bytes:
     for lane in range(4):
         masked[lane::4] = payload[lane::4].translate(_TRANSLATIONS[key[lane]])
     return bytes(masked)
+
+
+_TRANSLATIONS: list[bytes] = [_apply(bytes(range(256)), bytes((key,)) * KEY_SIZE) for key in range(256)]
 
 
 def unmasked(data: bytes, start: int, end: int) -> bytes:

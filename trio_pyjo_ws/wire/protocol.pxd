@@ -38,8 +38,8 @@ cdef class Protocol:
     cpdef list read(self, bytes data, Py_ssize_t max_messages, Py_ssize_t max_bytes)
     @cython.locals(decoder=Decoder, inflating=Inflating, items=list, events=list)
     cdef list _read_compressed(self, bytes data, Py_ssize_t max_messages, Py_ssize_t max_bytes)
-    @cython.locals(head=int)
     cdef bint _is_over(self) except -1
+    @cython.locals(head=int)
     cdef list _interpret(self, list items, list events)
     @cython.locals(arriving=Arriving)
     cdef bint _inflate(self, Inflating inflating, list events) except -1

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from . import masking
-from .arriving import Arriving, Piece
 from .codec import MAX_EMPTY_FRAGMENTS, Decoder
 from .deflate import Agreement, check_can_compress
 from .fragments import Fragmenter
@@ -38,13 +37,13 @@ from .states import TRANSITIONS, Signal, State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .arriving import Arriving
     from .deflate import Deflate, PerMessageDeflate
 
 __all__ = [
     "MAX_WEBSOCKET_SIZE",
     "Agreement",
     "Event",
-    "Piece",
     "Pong",
     "Protocol",
     "State",
@@ -206,6 +205,11 @@ class Protocol:
         self._decoder.max_size = min(given, _UNLIMITED)
 
     @property
+    def deflate(self) -> PerMessageDeflate | None:
+        """The codec of permessage-deflate, if the opening handshake has agreed on it."""
+        return None if self.agreement is None else self.agreement.deflate
+
+    @property
     def watch_frames(self) -> bool:
         """Whether every frame is given as an event of its own, before what it means."""
         return self._decoder.watch
@@ -225,10 +229,7 @@ class Protocol:
 
     @property
     def holding(self) -> bool:
-        """Whether reading stops at a message that is over ``max_websocket_size``, in place of failing.
-
-        Somebody may yet claim it; ``held`` tells that reading has stopped.
-        """
+        """Whether reading stops at a message over ``max_websocket_size``, which may yet be claimed."""
         return self._decoder.holding
 
     @holding.setter
@@ -579,8 +580,8 @@ class Protocol:
         return Fragmenter(opcode, self.check_can_compress() if compress else None)
 
     def check_can_compress(self) -> PerMessageDeflate:
-        """The codec that compresses what is sent. ValueError that tells why if there is none."""
-        return check_can_compress(None if self.agreement is None else self.agreement.deflate)
+        """The codec that compresses what is sent. Raises ValueError, which says why, if there is none."""
+        return check_can_compress(self.deflate)
 
     @property
     def frame_kind(self) -> tuple[int, ...] | None:
@@ -614,9 +615,8 @@ class Protocol:
         if self.state is not _OPEN:
             raise LocalProtocolError(f"Close cannot be sent: the connection is {self.state.value}")
         if self._open_message and (code is None or code in NORMAL_CODES):
-            code, reason = 1011, "a message could not be completed"
-            payload = check_close(code, reason)
-        self._sent_close = Close(1005 if code is None else code, reason or "")
+            payload = check_close(1011, "a message could not be completed")
+        self._sent_close = parse_close(payload)
         self._send_frame(0x88, payload)
         self._move(Signal.CLOSE_SENT)
 
