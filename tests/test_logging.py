@@ -107,7 +107,7 @@ async def test_each_line_names_its_connection(nursery: trio.Nursery, caplog: pyt
                 await ws.receive()
         await server.aclose()
     names = {ws.connection, f"server-{int(ws.connection.partition('-')[2]) - 1}"}
-    assert {record.getMessage().split()[1] for record in caplog.records if record.levelno == logging.DEBUG} <= names
+    assert {record.getMessage().split()[1] for record in caplog.records if record.levelno == logging.DEBUG} == names
     [error] = [record for record in caplog.records if record.levelno > logging.DEBUG]
     assert error.levelno == logging.ERROR
     assert any(name in error.getMessage() for name in names)

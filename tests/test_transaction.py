@@ -23,7 +23,7 @@ from trio_pyjo_ws.wire.deflate import Deflate
 from trio_pyjo_ws.wire.frames import build_frame
 from trio_pyjo_ws.wire.protocol import Protocol
 
-from .peer import set_clock
+from .peer import Turns, set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -305,9 +305,7 @@ async def test_callbacks_of_what_was_never_written_are_not_called(
     assert told == []
 
 
-async def test_a_callback_may_send_the_next_and_others_still_have_their_turn(
-    pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
+async def test_a_callback_may_send_the_next(pair: Pair, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     # Mojolicious' way to send much without queueing it all.
     client, server = pair
     numbers = iter(range(1000))
@@ -503,7 +501,7 @@ async def test_a_call_that_does_not_wait_yields_when_a_turn_is_over(
     for number in range(200):
         client.send_nowait(str(number))
     await server.receive()  # and so the others have been read, too
-    turns = 0
+    turns = Turns()
     now = 0.0
 
     def later() -> float:
@@ -511,21 +509,15 @@ async def test_a_call_that_does_not_wait_yields_when_a_turn_is_over(
         now += TURN / 4
         return now
 
-    async def neighbour() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
     set_clock(monkeypatch, later)
     server.__connection__.turn.begin()
-    nursery.start_soon(neighbour)
+    nursery.start_soon(turns.run)
     for number in range(100):
         if call == "send":
             await server.send("a")
         else:
             assert await server.receive() == str(number + 1)
-    assert turns >= 15
+    assert turns.count >= 15
 
 
 # Receiving

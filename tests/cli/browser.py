@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import time
-from base64 import b64decode
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +92,6 @@ class Page:
 
     async def type(self, text: str) -> None:
         await self.call("Input.insertText", text=text)
-
-    async def screenshot(self, path: Path) -> None:
-        picture = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        await trio.Path(path).write_bytes(b64decode(picture["data"]))
 
 
 class Browser:

@@ -96,6 +96,18 @@ def certified(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
+async def refused_by(script: Script, **options: Any) -> HandshakeError:
+    """The error of an opening handshake whose other side follows ``script``; the stream must be closed in the end."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, Peer(theirs))
+        with pytest.raises(HandshakeError) as raised:
+            await connect(nursery, "ws://test", stream=ours, **options)
+        assert await is_closed(ours)
+        nursery.cancel_scope.cancel()
+    return raised.value
+
+
 async def is_closed(stream: Any) -> bool:
     """Whether this end of a stream has been closed by who it belongs to."""
     try:
@@ -749,9 +761,12 @@ async def test_cancelling_the_body_closes_the_stream(
 ) -> None:
     ours, peer = streams
     nursery.start_soon(peer.accept)
+    entered = False
     with trio.move_on_after(5) as scope:
         async with open_websocket("ws://test", stream=ours) as ws:
+            entered = True
             await ws.receive()
+    assert entered
     assert scope.cancelled_caught
     assert trio.current_time() == 5
     assert await is_closed(ours)

@@ -102,7 +102,9 @@ async def test_credentials_come_along_to_the_same_origin(
 ) -> None:
     servers.locations += [location]
     await connect(nursery, "ws://a/", additional_headers=SECRETS)
-    for header in await servers.headers():
+    headers = await servers.headers()
+    assert len(headers) == 2
+    for header in headers:
         assert header["authorization"] == "Bearer secret"
         assert header["cookie"] == "a=secret"
         assert header["x-api-key"] == "secret"

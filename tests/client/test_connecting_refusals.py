@@ -15,7 +15,7 @@ import trio.testing
 from trio_pyjo_ws import HandshakeError, connect, is_transient, serve
 from trio_pyjo_ws.client.connecting import BODY_TIMEOUT
 
-from .test_connecting import Peer, is_closed
+from .test_connecting import Peer, is_closed, refused_by
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -30,18 +30,6 @@ UNENDED = {
     "in the middle of a chunk": b"Transfer-Encoding: chunked\r\n\r\n63\r\nno",
 }
 BODIES = pytest.mark.parametrize("body", UNENDED.values(), ids=UNENDED)
-
-
-async def refused(script: Any, **options: Any) -> HandshakeError:
-    """The error of a handshake whose other side follows ``script``; the stream must be closed in the end."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(script, Peer(theirs))
-        with pytest.raises(HandshakeError) as raised:
-            await connect(nursery, "ws://test", stream=ours, **options)
-        assert await is_closed(ours)
-        nursery.cancel_scope.cancel()
-    return raised.value
 
 
 def check_unauthorized(error: HandshakeError, body: bytes = b"no") -> None:
@@ -59,7 +47,7 @@ def check_unauthorized(error: HandshakeError, body: bytes = b"no") -> None:
 async def test_a_refusal_whose_body_does_not_end_gives_its_status_soon(
     body: bytes, open_timeout: float | None, autojump_clock: MockClock
 ) -> None:
-    error = await refused(lambda peer: peer.answer(REFUSED + body), open_timeout=open_timeout)
+    error = await refused_by(lambda peer: peer.answer(REFUSED + body), open_timeout=open_timeout)
     check_unauthorized(error)
     assert trio.current_time() == BODY_TIMEOUT
 
@@ -74,7 +62,7 @@ async def test_it_comes_before_the_time_is_up(left: float, whose: str, autojump_
         await peer.answer(REFUSED + b"\r\nno")
 
     with trio.fail_after(3 + left if whose == "the caller's" else math.inf):
-        check_unauthorized(await refused(script, open_timeout=3 + left if whose == "open_timeout" else None))
+        check_unauthorized(await refused_by(script, open_timeout=3 + left if whose == "open_timeout" else None))
     assert trio.current_time() == pytest.approx(3 + left / 2)
 
 
@@ -86,7 +74,7 @@ async def test_a_body_that_trickles_is_waited_for_no_longer(autojump_clock: Mock
                 await peer.stream.send_all(b"a")
                 await trio.sleep(BODY_TIMEOUT / 4)
 
-    error = await refused(script)
+    error = await refused_by(script)
     assert trio.current_time() == BODY_TIMEOUT
     assert error.response is not None
     assert 3 <= len(error.response.body) <= 5
@@ -98,7 +86,7 @@ async def test_a_body_that_comes_in_time_is_whole(autojump_clock: MockClock) -> 
         await trio.sleep(BODY_TIMEOUT / 2)
         await peer.stream.send_all(b"no")
 
-    check_unauthorized(await refused(script), b"nono")
+    check_unauthorized(await refused_by(script), b"nono")
     assert trio.current_time() == BODY_TIMEOUT / 2
 
 
@@ -108,7 +96,7 @@ async def test_the_time_for_the_body_does_not_begin_before_the_head_is_complete(
         await trio.sleep(5 * BODY_TIMEOUT)
         await peer.stream.send_all(b"\r\nno")
 
-    check_unauthorized(await refused(script))
+    check_unauthorized(await refused_by(script))
     assert trio.current_time() == 6 * BODY_TIMEOUT
 
 
@@ -118,7 +106,7 @@ async def test_a_refusal_whose_connection_ends_gives_its_status(body: bytes, aut
         await peer.answer(REFUSED + body)
         await peer.stream.aclose()
 
-    check_unauthorized(await refused(script))
+    check_unauthorized(await refused_by(script))
     assert trio.current_time() == 0
 
 
@@ -145,16 +133,17 @@ async def test_a_refusal_whose_connection_is_reset_gives_its_status(nursery: tri
 async def test_cancelled_while_the_body_comes_it_is_cancelled(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Peer(theirs).answer, REFUSED + b"\r\nno")
         with trio.CancelScope() as scope:
 
             async def cancel() -> None:
+                await Peer(theirs).answer(REFUSED + b"\r\nno")
                 await trio.sleep(BODY_TIMEOUT / 2)
                 scope.cancel()
 
             nursery.start_soon(cancel)
             await connect(nursery, "ws://test", stream=ours)
     assert scope.cancelled_caught
+    assert trio.current_time() == BODY_TIMEOUT / 2
     assert await is_closed(ours)
 
 
@@ -190,7 +179,7 @@ async def test_a_server_that_speaks_no_http_is_told_at_once_by_its_first_line(au
         await peer.stream.send_all(b"SSH-2.0-OpenSSH_9.6\r\n")
         await trio.sleep_forever()
 
-    error = await refused(script)
+    error = await refused_by(script)
     assert str(error) == "ws://test/: malformed response: expected an HTTP status line, found 'SSH-2.0-OpenSSH_9.6'"
     assert trio.current_time() == 0
 
@@ -207,5 +196,5 @@ async def test_wss_to_a_server_without_tls_is_told_so(nursery: trio.Nursery) -> 
 
 
 async def test_ws_to_a_server_with_tls_is_told_so() -> None:
-    error = await refused(lambda peer: peer.answer(b"\x15\x03\x01\0\x02\x02\x46"))  # protocol_version, fatal
+    error = await refused_by(lambda peer: peer.answer(b"\x15\x03\x01\0\x02\x02\x46"))  # protocol_version, fatal
     assert str(error).endswith("expected an HTTP status line, found TLS (is it wss://?)")

@@ -444,20 +444,24 @@ async def test_cancelled_in_the_closing_of_the_last_connection_the_socket_is_clo
     assert await closed_by(network.peers[0]) == b"\x03\xe8"
 
 
-async def test_after_a_loop_that_was_cancelled_anywhere_the_next_goes_on(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
-    """The scope is inside of the block: closing, waiting, opening and the body are cancelled at each checkpoint."""
-
+@pytest.fixture
+async def greeter(nursery: trio.Nursery) -> MemoryServer:
     async def greet(ws: Transaction) -> None:
         await ws.send("Hello!")
         with suppress(ConnectionClosed):
             await ws.receive()
 
     server: MemoryServer = await nursery.start(serve_memory, greet)
+    return server
+
+
+async def test_after_a_loop_that_was_cancelled_anywhere_the_next_goes_on(
+    greeter: MemoryServer, autojump_clock: MockClock
+) -> None:
+    """The scope is inside of the block: closing, waiting, opening and the body are cancelled at each checkpoint."""
 
     async def attempt(pause: int) -> bool:
-        async with reconnecting("ws://memory.test/", open_stream=server.open_stream) as connections:
+        async with reconnecting("ws://memory.test/", open_stream=greeter.open_stream) as connections:
 
             async def run() -> None:
                 turns = 0
@@ -468,32 +472,25 @@ async def test_after_a_loop_that_was_cancelled_anywhere_the_next_goes_on(
                         break
 
             done = await run_cancelled(pause, run)
-            assert len(server.server.connections) <= 1
+            assert len(greeter.server.connections) <= 1
             async for ws in connections:
                 assert await ws.receive() == "Hello!"
                 break
         assert ws.closed == Close(1000, "")
         await trio.testing.wait_all_tasks_blocked()
-        assert not server.server.connections
+        assert not greeter.server.connections
         return done
 
     assert await at_each_pause(attempt) > 10
 
 
 async def test_a_block_that_is_cancelled_anywhere_leaves_nothing(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    greeter: MemoryServer, autojump_clock: MockClock
 ) -> None:
-    async def greet(ws: Transaction) -> None:
-        await ws.send("Hello!")
-        with suppress(ConnectionClosed):
-            await ws.receive()
-
-    server: MemoryServer = await nursery.start(serve_memory, greet)
-
     async def attempt(pause: int) -> bool:
         async def run() -> None:
             turns = 0
-            async with reconnecting("ws://memory.test/", open_stream=server.open_stream) as connections:
+            async with reconnecting("ws://memory.test/", open_stream=greeter.open_stream) as connections:
                 async for ws in connections:
                     ws.on("message", lambda *_: None)
                     await trio.sleep(0.1)
@@ -503,7 +500,7 @@ async def test_a_block_that_is_cancelled_anywhere_leaves_nothing(
 
         done = await run_cancelled(pause, run)
         await trio.testing.wait_all_tasks_blocked()
-        assert not server.server.connections
+        assert not greeter.server.connections
         return done
 
     assert await at_each_pause(attempt) > 10

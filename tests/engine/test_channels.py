@@ -473,7 +473,7 @@ async def test_an_item_behind_one_for_a_full_channel_reaches_its_reader(autojump
 
 async def test_a_channel_closed_while_its_receiver_delivers_to_another(autojump_clock: MockClock) -> None:
     async with connected() as (ws, peer, nursery):
-        ws.open_channel("text", 1)
+        text = ws.open_channel("text", 1)
         channel = ws.open_channel("binary", 1)
         outcome = Outcome()
         nursery.start_soon(outcome.of, channel.receive)
@@ -483,6 +483,7 @@ async def test_a_channel_closed_while_its_receiver_delivers_to_another(autojump_
         channel.close()
         await wait_all_tasks_blocked()
         assert isinstance(outcome.error, trio.ClosedResourceError)
+        assert [await text.receive(), await text.receive()] == [b"a", b"b"]
 
 
 async def test_a_sender_that_waits_for_room_is_not_disturbed(autojump_clock: MockClock) -> None:

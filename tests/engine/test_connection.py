@@ -20,6 +20,7 @@ from trio_pyjo_ws.wire.protocol import Protocol
 from ..peer import (
     Flood,
     Peer,
+    Turns,
     connected,
     control,
     receive_all,
@@ -372,23 +373,17 @@ async def test_every_call_checks_for_cancellation(
         assert peer.read_messages() == []
 
 
-async def count_steps(into: list[int]) -> None:
-    while True:
-        into[0] += 1
-        await trio.lowlevel.checkpoint()
-
-
 async def test_a_flood_does_not_starve_the_neighbours_of_a_receiver(
     tick: Callable[[float], None], autojump_clock: MockClock
 ) -> None:
     tick(TURN / 10)
     async with trio.open_nursery() as nursery:
         ws = start(nursery, Flood(Protocol_bytes("x" * 100, 50)))
-        steps = [0]
-        nursery.start_soon(count_steps, steps)
+        steps = Turns()
+        nursery.start_soon(steps.run)
         for _number in range(2000):
             await ws.receive()
-        assert 2000 / 12 < steps[0] < 2000 / 8
+        assert 2000 / 12 < steps.count < 2000 / 8
         nursery.cancel_scope.cancel()
 
 
@@ -396,11 +391,11 @@ async def test_nor_does_a_sender_that_never_waits(tick: Callable[[float], None],
     tick(TURN / 10)
     async with trio.open_nursery() as nursery:
         ws = start(nursery, Flood(b""))
-        steps = [0]
-        nursery.start_soon(count_steps, steps)
+        steps = Turns()
+        nursery.start_soon(steps.run)
         for _number in range(2000):
             await ws.send("Hello")
-        assert 2000 / 12 < steps[0] < 2000 / 8
+        assert 2000 / 12 < steps.count < 2000 / 8
         nursery.cancel_scope.cancel()
 
 
@@ -410,11 +405,11 @@ async def test_nor_does_a_flood_in_the_background(tick: Callable[[float], None],
         transport = Flood(Protocol_bytes("x" * 100, 50))
         ws = start(nursery, transport)
         ws.on("text", lambda *_: None)
-        steps = [0]
-        nursery.start_soon(count_steps, steps)
+        steps = Turns()
+        nursery.start_soon(steps.run)
         while transport.reads < 2000:
             await trio.lowlevel.checkpoint()
-        assert 2000 / 12 < steps[0] < 2000 / 8
+        assert 2000 / 12 < steps.count < 2000 / 8
         nursery.cancel_scope.cancel()
 
 
@@ -424,11 +419,11 @@ async def test_nor_does_a_flood_that_is_discarded(tick: Callable[[float], None],
         transport = Flood(Protocol_bytes("x" * 100, 50))
         ws = start(nursery, transport)
         nursery.start_soon(ws.finish)
-        steps = [0]
-        nursery.start_soon(count_steps, steps)
+        steps = Turns()
+        nursery.start_soon(steps.run)
         while transport.reads < 2000:
             await trio.lowlevel.checkpoint()
-        assert 2000 / 12 < steps[0] < 2000 / 8
+        assert 2000 / 12 < steps.count < 2000 / 8
         assert ws.statistics().messages_waiting == 1024
         nursery.cancel_scope.cancel()
 

@@ -121,6 +121,8 @@ async def test_a_close_in_the_middle_of_a_message_is_no_normal_end(code: int, au
         with pytest.raises(ConnectionClosed):
             assert [message async for message in ws] == []
         assert ws.closed == Close(code)
+        assert isinstance(ws.error, ConnectionClosed)
+        assert ws.error.cut
 
 
 async def test_both_close_at_once(autojump_clock: MockClock) -> None:

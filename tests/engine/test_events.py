@@ -911,6 +911,7 @@ async def test_errors_wait_for_room_in_their_channel(pair: Pair, autojump_clock:
     for _ in range(3):
         await client.send("no JSON")
     await trio.sleep(1)
+    assert errors.statistics().current_buffer_used == 1
     for _ in range(3):
         assert isinstance(await errors.receive(), ValueError)
 

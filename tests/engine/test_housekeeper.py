@@ -267,6 +267,7 @@ async def test_ends_at_once_when_retired_and_alone(autojump_clock: MockClock) ->
         house = Housekeeper(nursery)
         house.retire()
         nursery.start_soon(house.run)
+    assert trio.current_time() == 0
 
 
 async def test_ends_when_the_last_has_left_after_retiring(autojump_clock: MockClock) -> None:

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.peer import Peer
+from tests.peer import Peer, Turns, hurry
 from trio_pyjo_ws import ConnectionClosed, Transaction
 from trio_pyjo_ws._engine import reading
 from trio_pyjo_ws._engine.housekeeper import Housekeeper
@@ -147,6 +147,26 @@ class Faulty(SocketTransport):
         if self.faulty:
             raise RuntimeError("a fault")
         return super().try_receive()
+
+
+async def test_many_that_are_ready_at_once_leave_the_others_their_turn(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with housed() as house:
+        pairs = [house.connect() for _ in range(20)]
+        got: list[Any] = []
+        for ws, _ in pairs:
+            ws.on("message", lambda _, message: got.append(message))
+        await trio.sleep(3 * GRACE)
+        hurry(monkeypatch)
+        turns = Turns()
+        house.nursery.start_soon(turns.run)
+        for _, peer in pairs:
+            peer.send("Hello")
+        with trio.fail_after(1):
+            while len(got) < len(pairs):
+                await trio.lowlevel.checkpoint()
+        assert turns.count >= len(pairs) - 1
 
 
 async def test_a_fault_of_ours_ends_one_connection_of_many(

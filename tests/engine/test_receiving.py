@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_pyjo_ws import ConnectionClosed, Deflate, Transaction, broadcast
 from trio_pyjo_ws._engine.reading import GRACE
@@ -17,7 +17,7 @@ from trio_pyjo_ws.testing import open_memory_pair
 from trio_pyjo_ws.wire.frames import Frame, Opcode
 from trio_pyjo_ws.wire.inflating import STEP
 
-from ..peer import Peer, connected, control, hurry, limit_writes, receive_all
+from ..peer import Peer, Turns, connected, control, hurry, limit_writes, receive_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -328,25 +328,18 @@ async def test_reading_past_a_bomb_lets_the_others_run(autojump_clock: MockClock
     bomb = compressor.compress(bytes(60_000_000)) + compressor.flush(zlib.Z_SYNC_FLUSH)
     async with trio.open_nursery() as nursery:
         client, server = open_memory_pair(nursery, compression=True)
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
+        turns = Turns()
         await client.send(frame=[1, 1, 0, 0, Opcode.BINARY, bomb[:-4]])
         await client.send("next")
         async with server.receive_stream():
             pass
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as inner:
-                inner.start_soon(count)
+                inner.start_soon(turns.run)
                 await trio.lowlevel.checkpoint()
-                before = turns
+                before = turns.count
                 assert await server.receive() == "next"
-                assert turns > before + 2
+                assert turns.count > before + 2
                 scope.cancel()
         nursery.cancel_scope.cancel()
 
@@ -525,24 +518,28 @@ async def test_text_that_is_not_utf_8_ends_it(autojump_clock: MockClock) -> None
                 await message.__anext__()
 
 
+async def test_a_piece_that_is_there_is_given_in_its_turn(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with connected() as (ws, peer, _):
+        peer.send(begin(b"one"), fragment(b"two"))
+        async with ws.receive_stream() as message:
+            hurry(monkeypatch)
+            with assert_checkpoints():
+                assert await message.__anext__() == "onetwo"
+
+
 async def test_a_consumer_that_never_waits_lets_the_others_run(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async with connected(max_queue_bytes=100) as (ws, peer, nursery):
         nursery.start_soon(pump, peer, peer.bytes_of(*[begin(b"x"), *[fragment(b"x" * 100)] * 10_000, end(b"x")]))
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
+        turns = Turns()
         hurry(monkeypatch)
-        nursery.start_soon(count)
+        nursery.start_soon(turns.run)
         pieces = await pieces_of(ws)
         assert sum(map(len, pieces)) == 1_000_002
-        assert turns >= len(pieces) > 5
+        assert turns.count >= len(pieces) > 5
 
 
 # Sending
@@ -728,19 +725,12 @@ async def test_it_returns_once_its_last_piece_is_written(autojump_clock: MockClo
 
 async def test_many_small_pieces_let_the_others_run(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
     async with connected() as (ws, peer, nursery):
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
+        turns = Turns()
         hurry(monkeypatch)
-        nursery.start_soon(count)
+        nursery.start_soon(turns.run)
         await ws.send(text=send_pieces(*["x"] * 100))
         await ws.drain()
-        assert turns >= 90
+        assert turns.count >= 90
         assert len(peer.read()) == 101
 
 

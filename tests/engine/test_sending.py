@@ -14,6 +14,8 @@ from trio_pyjo_ws import ConnectionClosed, Deflate, Transaction
 from trio_pyjo_ws._engine.connection import COMPRESSED_AT_ONCE
 from trio_pyjo_ws.testing import Faults, FaultyStream, open_memory_pair, open_scripted_pair
 
+from ..peer import Turns
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -51,20 +53,11 @@ async def test_others_run_while_a_large_message_is_compressed(
     wish: Deflate, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     ws, _ = compressing(nursery, wish)
-    turns = 0
-
-    async def run() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
+    turns = Turns()
     async with trio.open_nursery() as others:
-        others.start_soon(run)
-        await trio.lowlevel.checkpoint()
-        before = turns
-        await ws.send(BINARY)
-        assert turns - before >= 3
+        others.start_soon(turns.run)
+        await ws.send(BINARY * 5)
+        assert turns.count >= len(BINARY * 5) // COMPRESSED_AT_ONCE - 1  # one between any two parts
         others.cancel_scope.cancel()
 
 
@@ -208,7 +201,9 @@ async def test_a_list_that_does_not_fit_leaves_the_connection_open(
     assert await peer.receive() == "still open"
 
 
-async def test_others_run_while_a_generator_is_read(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_sending_from_an_endless_generator_can_be_cancelled(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     ws, _ = open_memory_pair(nursery, max_websocket_size=None)
 
     def endless() -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from trio_pyjo_ws.handshake.url import Url
 
 
 def tunnel(proxy: str = "http://proxy.test", url: str = "ws://test") -> Tunnel:
-    return Tunnel(Proxy.parse(proxy), Url.parse(url), max_header_bytes=1000, max_headers=10)
+    return Tunnel(Proxy.parse(proxy), Url.parse(url), max_header_bytes=1000)
 
 
 @pytest.mark.parametrize(

@@ -17,25 +17,11 @@ from trio_pyjo_ws import HandshakeError, Response, Transaction, connect, open_we
 from trio_pyjo_ws.handshake.http1 import MAX_HEADER_BYTES, MAX_RESPONSE_BODY
 from trio_pyjo_ws.handshake.negotiate import accept_value
 
-from ..client.test_connecting import UPGRADE, Peer, certified, is_closed
+from ..client.test_connecting import UPGRADE, Peer, certified, is_closed, refused_by
 from ..proxies import ProxyServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Script = Callable[[Peer], Awaitable[object]]
-
-
-async def refused(script: Script, **arguments: Any) -> HandshakeError:
-    """The error of an opening handshake whose other side follows ``script``; the stream must be closed in the end."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(script, Peer(theirs))
-        with pytest.raises(HandshakeError) as raised:
-            await connect(nursery, "ws://test", stream=ours, **arguments)
-        assert await is_closed(ours)
-        nursery.cancel_scope.cancel()
-    return raised.value
+    from collections.abc import Callable
 
 
 async def never(_: Transaction) -> None:
@@ -55,7 +41,7 @@ ACCEPTS = {
 
 @pytest.mark.parametrize("accept", ACCEPTS.values(), ids=ACCEPTS)
 async def test_18_a_wrong_accept_is_a_handshake_error_with_the_response(accept: bytes) -> None:
-    error = await refused(lambda peer: peer.answer(UPGRADE + accept + b"\r\n"))
+    error = await refused_by(lambda peer: peer.answer(UPGRADE + accept + b"\r\n"))
     assert ": expected Sec-WebSocket-Accept '" in str(error)
     assert error.response is not None
     assert error.response.status == 101
@@ -65,7 +51,7 @@ async def test_18_a_right_accept_that_comes_twice_is_wrong_as_well() -> None:
     async def script(peer: Peer) -> None:
         await peer.accept(b"Sec-WebSocket-Accept: a\r\n")
 
-    assert "expected Sec-WebSocket-Accept '" in str(await refused(script))
+    assert "expected Sec-WebSocket-Accept '" in str(await refused_by(script))
 
 
 @pytest.mark.parametrize("status", [100, 102, 200, 201, 204, 304, 400, 401, 426, 500, 503, 599])
@@ -77,7 +63,7 @@ async def test_18_another_status_is_a_handshake_error_even_with_all_the_headers(
         await peer.stream.send_all((line + accept).encode() * (6 if status < 200 else 1))
         await peer.stream.aclose()
 
-    error = await refused(script)
+    error = await refused_by(script)
     assert f"expected status 101, found {status}" in str(error)
     assert (error.response and error.response.status) == (status if status >= 200 else None)
 
@@ -101,7 +87,7 @@ async def test_18_another_status_is_a_handshake_error_even_with_all_the_headers(
     ],
 )
 async def test_19_what_was_not_offered_fails(header: bytes, options: dict[str, Any]) -> None:
-    error = await refused(lambda peer: peer.accept(header), **options)
+    error = await refused_by(lambda peer: peer.accept(header), **options)
     assert error.response is not None
     assert error.response.status == 101
 
@@ -139,7 +125,7 @@ async def test_20_an_endless_response_is_capped(beginning: bytes, endless: bytes
 
     tracemalloc.start()
     try:
-        error = await refused(script)
+        error = await refused_by(script)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

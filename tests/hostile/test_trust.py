@@ -124,7 +124,7 @@ def test_a_malformed_header_line_is_not_shown(line: str) -> None:
     response = f"HTTP/1.1 101 Switching Protocols\r\n{line}\r\n\r\n".encode()
     client = ClientHandshake("ws://test/")
     assert shown_error(lambda: client.read(response)) == "malformed response: illegal header line"
-    tunnel = Tunnel(Proxy.parse("http://proxy"), Url.parse(URL), max_header_bytes=1000, max_headers=10)
+    tunnel = Tunnel(Proxy.parse("http://proxy"), Url.parse(URL), max_header_bytes=1000)
     assert shown_error(lambda: tunnel.read(response)) == "malformed response of the proxy: illegal header line"
 
 

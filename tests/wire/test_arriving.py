@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_pyjo_ws.wire.arriving import Arriving, Piece, Utf8Decoder
+from trio_pyjo_ws.wire.arriving import Arriving, Utf8Decoder
 
 from .raw import BAD_TEXTS, GOOD_TEXT, KEY, cuts, one_by_one, peak_of, xor
 
@@ -168,11 +168,6 @@ def test_given_whole_it_is_the_next_one() -> None:
     arriving.begin(BINARY, False)
     arriving.add(b"\xff", True)
     assert arriving.take() == b"\xff"
-
-
-def test_a_piece_is_a_part_and_whether_it_is_the_last() -> None:
-    assert Piece("a", False) == ("a", False)
-    assert Piece(b"a", True).final
 
 
 @pytest.mark.parametrize("character", ["a", "€", "😀"])
