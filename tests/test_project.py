@@ -104,7 +104,8 @@ NAMED_BELOW = {("errors", "wire.frames"), ("arguments", "transaction")}
 NEVER = {"asyncio", "random", "threading"}
 IN_SPITE_OF_THAT = {"_engine.housekeeper": {"threading"}}  # It starts none: it tells whether a caller is in another.
 NEVER_WITHOUT_IO = NEVER | {"socket", "ssl", "time", "trio"}
-DEPENDENCIES = {"exceptiongroup", "h11", "idna", "multidict", "trio"}  # the first on Python 3.10, where trio brings it
+# exceptiongroup on Python 3.10, where trio brings it
+DEPENDENCIES = {"exceptiongroup", "h11", "idna", "multidict", "outcome", "trio"}
 # A third package outside of the adapters, and why.
 OPTIONAL = {
     "testing.plugin": {"pytest"},  # its fixtures: pytest imports it

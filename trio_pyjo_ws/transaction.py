@@ -234,19 +234,18 @@ class Transaction(trio.abc.Channel["str | bytes"]):
         """
         await checkpoint_if_cancelled()
         connection = self.__connection__
-        if len(message) == 1 and message[0].__class__ in _MESSAGE_TYPES and not forms:
-            written = connection.send_at_once(message[0])
-            if written is None:
-                await send(connection, message[0])
-            elif not written:
-                await wait_sent(connection)
-        else:
+        done = connection.send_at_once(message[0]) if len(message) == 1 and not forms else None
+        if done:
+            return
+        if done is None:
             payload, callback, compress = compose(connection.json, *message, **forms)
             sent = connection.emitter.caller_of(callback)
             if isinstance(payload, Pieces):
                 await send_pieces(connection, payload.source, payload.opcode, compress, sent)
             else:
                 await send(connection, payload, compress, sent)
+        else:
+            await wait_sent(connection)
         if connection.turn.is_over():
             await connection.housekeeper.yield_turn()
 

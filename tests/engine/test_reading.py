@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from trio_pyjo_ws import ConnectionClosed, Transaction
 from trio_pyjo_ws._engine import reading
 from trio_pyjo_ws._engine.housekeeper import Housekeeper
 from trio_pyjo_ws._engine.hub import Hub, Member
-from trio_pyjo_ws._engine.reading import GRACE, Reader, who_reads
+from trio_pyjo_ws._engine.reading import GRACE, WOKEN, Reader, who_reads
 from trio_pyjo_ws._engine.transport import SocketTransport
 from trio_pyjo_ws.options import Settings
 from trio_pyjo_ws.wire.protocol import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator
 
     from trio.testing import MockClock
 
@@ -233,6 +233,22 @@ async def test_a_connection_for_which_the_set_has_no_place_is_read_for_by_itself
             house.nursery.start_soon(send_later, peer, str(number))
         assert [await ws.receive() for ws, _ in connected] == ["0", "1", "2"]
         assert len({ws.__connection__.reading for ws, _ in connected}) == 3
+
+
+async def test_a_task_that_is_woken_gets_nothing_however_often() -> None:
+    def count() -> Generator[int, None, None]:
+        for number in range(2):
+            assert (yield number) is None
+
+    async def count_later() -> AsyncGenerator[int, None]:
+        for number in count():
+            yield number
+
+    numbers = count()
+    async with aclosing(count_later()) as later:
+        for number in range(2):
+            WOKEN.unwrap()
+            assert WOKEN.send(numbers) == await WOKEN.asend(later) == number
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -54,6 +54,7 @@ cdef class Connection:
     cpdef bint is_urgent(self) except -1
     @cython.locals(inbox=Inbox)
     cpdef take_message(self)
+    cpdef bint lacks_message(self) except -1
     @cython.locals(inbox=Inbox)
     cpdef take_nowait(self)
     cpdef take_kept(self)

@@ -42,7 +42,7 @@ from .failures import call_and_report, raise_in_nursery, separate
 from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .outbox import Outbox
-from .reading import reading_of
+from .reading import WOKEN, reading_of
 from .writing import write_in_background
 
 if TYPE_CHECKING:
@@ -340,16 +340,20 @@ class Connection:
             return None
         return self.take_kept()
 
+    def lacks_message(self) -> bool:
+        """Whether a message has to be waited for. Raises the error that explains why none will come."""
+        if not self.inbox.messages and self.has_ended_messages():
+            raise self.end_of_messages()
+        return not self.inbox.messages
+
     def take_nowait(self) -> str | bytes:
         """The first message that is kept. Raises WouldBlock if there is none, or why none will come."""
         inbox = self.inbox
         if inbox.receiving:
             raise trio.BusyResourceError("another task is receiving from this connection already")
-        if inbox.messages:
-            return self.take_kept()
-        if self.has_ended_messages():
-            raise self.end_of_messages()
-        raise trio.WouldBlock
+        if self.lacks_message():
+            raise trio.WouldBlock
+        return self.take_kept()
 
     def take_kept(self) -> str | bytes:
         """The first message that is kept."""
@@ -385,7 +389,7 @@ class Connection:
         """Wake ``task``, which waits for news, so that it looks again."""
         if task in self.parked:
             self.parked.remove(task)
-            reschedule(task)
+            reschedule(task, WOKEN)
         else:
             self.reading.interrupt(task)
 
@@ -454,18 +458,20 @@ class Connection:
 
     # Sending
 
-    def send_at_once(self, message: str | bytes) -> bool | None:
-        """Send a message, if that takes no more than queueing it; None if it does, and nothing is done.
+    def send_at_once(self, message: object) -> bool | None:
+        """Send a ``str`` or ``bytes``, if that takes no more than queueing it; None if it does, and nothing is done.
 
-        Return whether it is written, or will be without its sender. Raises the error that explains why nothing can be
-        sent.
+        Return whether its sender may go on: it need not wait until the message is written, and its turn is not over.
+        Raises the error that explains why nothing can be sent.
         """
+        if message.__class__ is not bytes and message.__class__ is not str:
+            return None
         outbox = self.outbox
         if self.protocol.state is not _OPEN or outbox.broken:
             raise self.closed_error()
         if outbox.must_wait(False) or self.takes_long(message, None):
             return None
-        return outbox.send_message(message, None, len(self.inbox.messages) != 0)
+        return outbox.send_message(message, None, len(self.inbox.messages) != 0) and not self.turn.is_over()
 
     def takes_long(self, message: str | bytes, compress: bool | None) -> bool:
         """Whether others have to run while this message is compressed."""

@@ -23,9 +23,10 @@ from __future__ import annotations
 import select
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
+from outcome import Outcome
 from trio.lowlevel import (
     Abort,
     checkpoint_if_cancelled,
@@ -37,11 +38,15 @@ from trio.lowlevel import (
 from .hub import Hub, Member
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
     from .housekeeper import Deadline, Housekeeper
     from .transport import Transport
     from .turn import Turn
 
-__all__ = ["GRACE", "Reader", "Reading", "Waiter", "reading_of", "wait_for_news", "who_reads"]
+__all__ = ["GRACE", "WOKEN", "Reader", "Reading", "Waiter", "reading_of", "wait_for_news", "who_reads"]
+
+T = TypeVar("T")
 
 GRACE = 0.1
 """Seconds without a receiver after which a task in the background leads; twice that at the most."""
@@ -312,6 +317,27 @@ class Reading:
                 self._leader = None
             self._housekeeper.turn.begin()
         hub.read(self._housekeeper.turn)
+
+
+class Woken(Outcome[None]):
+    """What a task that is woken gets: nothing, however often.
+
+    An :class:`outcome.Value` can be used once, and to make one takes a tenth of the instructions of a message.
+    """
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        return
+
+    def send(self, gen: Generator[T, None, object]) -> T:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[T, None]) -> T:
+        return await agen.asend(None)
+
+
+WOKEN = Woken()
 
 
 def reading_of(housekeeper: Housekeeper, transport: Transport) -> Reading:

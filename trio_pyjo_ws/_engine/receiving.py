@@ -36,9 +36,7 @@ async def receive(connection: Connection) -> str | bytes:
     try:
         if inbox.messages:
             await connection.housekeeper.yield_turn()
-        while not inbox.messages:
-            if connection.has_ended_messages():
-                raise connection.end_of_messages()
+        while connection.lacks_message():
             await wait_for_news(connection, task)
     finally:
         inbox.close()
