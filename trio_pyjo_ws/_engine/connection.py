@@ -556,25 +556,23 @@ class Connection:
         """The connection is not open any more: bound the time, and end it as soon as all is said."""
         if self.ended:
             return
-        outbox = self.outbox
-        if self._close_deadline is None:
+        state = self.protocol.state
+        if not self.outbox.flush_or_write():
+            self.outbox.watch()
+        elif state is State.CLOSED or state is State.FAILED:
+            # Section 7.1.1: the server closes the connection first. If the peer broke a rule it may still be sending,
+            # and closing a socket that has unread data resets it, which could take the Close frame from the peer:
+            # there, only this half is closed, and the peer's end is awaited.
+            if self.protocol.role == "server" and (state is State.CLOSED or not self.transport.resumable):
+                self.end()
+                return
+            if state is State.FAILED:
+                self.transport.send_eof()
+        if self._close_deadline is None and not self.ended:
             self._arm_close_deadline()
             self.heartbeat.end()
             self.inbox.notify()
             self.reading.attend_now()
-        if not outbox.flush_or_write():
-            outbox.watch()
-            return
-        state = self.protocol.state
-        if state is State.ENDED or state is _CLOSING:
-            return
-        # Section 7.1.1: the server closes the connection first. If the peer broke a rule it may still be sending, and
-        # closing a socket that has unread data resets it, which could take the Close frame from the peer: there, only
-        # this half is closed, and the peer's end is awaited.
-        if self.protocol.role == "server" and (state is State.CLOSED or not self.transport.resumable):
-            self.end()
-        elif state is State.FAILED:
-            self.transport.send_eof()
 
     def _arm_close_deadline(self) -> None:
         when = trio.current_time() + self.close_timeout

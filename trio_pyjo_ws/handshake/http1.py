@@ -1,9 +1,10 @@
-"""The HTTP/1.1 bytes of the opening handshake, read and written by h11 (RFC 6455, section 4; RFC 9112).
+"""The HTTP/1.1 bytes of the opening handshake (RFC 6455, section 4; RFC 9112).
 
 Bytes in, bytes out, for one connection and one request: ``read(data)`` takes what arrived, ``write()`` gives what is to
 be sent, ``rest`` is what arrived behind the handshake and belongs to the frames. What the headers mean is decided in
-``negotiate``. A head is collected here and handed to h11 in one piece, which keeps byte-wise delivery linear, and lets
-this module refuse what h11 lets pass (a bare LF and a folded line), and refuse at once what is not HTTP.
+``negotiate``. A head is collected here and parsed by h11 in one piece, which keeps byte-wise delivery linear, and lets
+this module refuse what h11 lets pass (a bare LF and a folded line), and refuse at once what is not HTTP. A server's
+response is written here: its parts are checked when it is built, and it needs none of the rest of h11's state machine.
 """
 
 from __future__ import annotations
@@ -218,8 +219,14 @@ def _decode(event: h11.Request | h11.InformationalResponse | h11.Response) -> He
     return Headers(CIMultiDict([(intern(name.decode("ascii")), value.decode("latin-1")) for name, value in items]))
 
 
-def _encode(headers: CIMultiDict[str] | Headers) -> list[tuple[bytes, bytes]]:
+def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _write_head(status: int, reason: str, headers: CIMultiDict[str] | Headers) -> bytes:
+    """The head of a response, whose parts have been checked when it was built."""
+    lines = [f"HTTP/1.1 {status} {reason}", *[f"{name}: {value}" for name, value in headers.items()], "\r\n"]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def caller_headers(headers: HeadersLike) -> Headers:
@@ -464,7 +471,7 @@ class ServerHandshake:
                 self._is_old = True  # Plain HTTP by 1.0, as health checks still send it, is for the server to answer.
                 if event.http_version != b"1.0":
                     raise _too_old()
-            if _next_event(self._connection) is h11.NEED_DATA:
+            if "Transfer-Encoding" in request.headers or request.headers.get("Content-Length", "").strip("0"):
                 raise refusal(400, "expected a request without a body")
         except MalformedError as error:
             self._fail(refusal(error.status, f"malformed request: {error}"))
@@ -499,22 +506,15 @@ class ServerHandshake:
             agreed = accept_offer(extensions, deflate) if extensions else None
         except HandshakeError as error:
             self._fail(error)
-        fields = [
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Accept", accept_value(request.headers["Sec-WebSocket-Key"])),
-        ]
+        fields = CIMultiDict({"Upgrade": "websocket", "Connection": "Upgrade"})
+        fields["Sec-WebSocket-Accept"] = accept_value(request.headers["Sec-WebSocket-Key"])
         if subprotocol is not None:
-            fields.append(("Sec-WebSocket-Protocol", subprotocol))
+            fields["Sec-WebSocket-Protocol"] = subprotocol
         if agreed is not None:
-            fields.append(("Sec-WebSocket-Extensions", agreed[0]))
-        fields.extend(own.items())
+            fields["Sec-WebSocket-Extensions"] = agreed[0]
+        fields.extend(own)
         response = self.response = Response(101, fields, reason="Switching Protocols")
-        self._output = self._connection.send(
-            h11.InformationalResponse(
-                status_code=101, headers=_encode(response.headers), reason=response.reason.encode()
-            )
-        )
+        self._output = _write_head(101, response.reason, response.headers)
         del self._connection, self._head  # The handshake stays with an open connection, and these are most of it.
         return Agreement(subprotocol, None if agreed is None else agreed[1])
 
@@ -557,15 +557,9 @@ class ServerHandshake:
             from email.utils import formatdate  # noqa: PLC0415 - only a refusal needs it
 
             headers["Date"] = formatdate(usegmt=True)  # RFC 9110, section 6.6.1
-        self._output = self._connection.send(
-            h11.Response(
-                status_code=response.status,
-                headers=_encode(headers),
-                reason=(response.reason or _REASONS.get(response.status, "")).encode("latin-1"),
-            )
-        )
-        if body and (self.request is None or self.request.method != "HEAD"):
-            self._output += self._connection.send(h11.Data(data=body))
+        self._output = _write_head(response.status, response.reason or _REASONS.get(response.status, ""), headers)
+        if self.request is None or self.request.method != "HEAD":
+            self._output += body
 
 
 def _build_request(event: h11.Request) -> Request:

@@ -240,12 +240,12 @@ def _check_pair(pair: Any) -> tuple[str, str]:
         raise TypeError(
             f"a header must be a pair of name and value, not {type(pair).__name__} (write ('Name', 'value'))"
         )
-    for part, given in zip(("name", "value"), pair, strict=True):
-        if not isinstance(given, str):
-            of = f" {pair[0]!r:.60}" if part == "value" else ""
-            hint = next((hint for kinds, hint in _HINTS if isinstance(given, kinds)), "")
-            raise TypeError(f"{part} of header{of} must be a str, not {type(given).__name__}{hint.format(part=part)}")
-    return pair[0], pair[1]
+    name, value = pair
+    if isinstance(name, str) and isinstance(value, str):
+        return name, value
+    part, given, of = ("value", value, f" {name!r:.60}") if isinstance(name, str) else ("name", name, "")
+    hint = next((hint for kinds, hint in _HINTS if isinstance(given, kinds)), "")
+    raise TypeError(f"{part} of header{of} must be a str, not {type(given).__name__}{hint.format(part=part)}")
 
 
 def is_token(value: str) -> bool:
