@@ -130,6 +130,7 @@ class Reading:
         "_leader",
         "_leads",
         "_members",
+        "_only",
         "attended",
         "background",
         "waited",
@@ -138,6 +139,8 @@ class Reading:
     def __init__(self, housekeeper: Housekeeper) -> None:
         self._housekeeper = housekeeper
         self._members: dict[Readable, None] = {}
+        self._only: Readable | None = None
+        """The member, while there is one alone."""
         self._hub: Hub | None = None
         self._leader: trio.lowlevel.Task | None = None
         self._leads: Transport | None = None
@@ -159,6 +162,7 @@ class Reading:
         except OSError:  # There is no descriptor left for a set, or no memory of the system's for one more socket.
             return Reading(self._housekeeper).join(connection)
         self._members[connection] = None
+        self._count()
         if len(self._members) == MANY:
             self._interrupt()  # A task that leads for its own connection leads no more.
         self._end_grace()
@@ -176,6 +180,7 @@ class Reading:
     def leave(self, connection: Readable) -> None:
         """``connection`` has ended."""
         self._members.pop(connection, None)
+        self._count()
         if self._hub is not None:
             self._hub.remove(connection.transport.fd)
         if len(self._members) < MANY:
@@ -183,6 +188,9 @@ class Reading:
             self._interrupt()
             if not self.background:
                 self._close_hub()
+
+    def _count(self) -> None:
+        self._only = next(iter(self._members)) if len(self._members) == 1 else None
 
     def _close_hub(self) -> None:
         if self._hub is not None:
@@ -192,17 +200,17 @@ class Reading:
     # Leading
 
     def may_lead(self, connection: Readable) -> bool:
-        """Whether the task that waits for what ``connection`` brings is to read it."""
-        return len(self._members) == 1 and self._leader is None and not (self.background or connection.stalled)
+        """Whether the task that waits for what ``connection`` brings is to read it, unless the background does."""
+        return self._only is connection and self._leader is None and not connection.stalled
 
     def interrupt(self, task: trio.lowlevel.Task) -> None:
         """If ``task`` leads, have it look again."""
         if task is self._leader:
             self._interrupt()
 
-    async def lead(self, connection: Readable) -> None:
-        """Wait for what a single connection brings, and read it."""
-        self._leader = current_task()
+    async def lead(self, connection: Readable, task: trio.lowlevel.Task) -> None:
+        """Wait for what a single connection brings, and read it; ``task`` is the caller's."""
+        self._leader = task
         self._leads = transport = connection.transport
         try:
             await transport.wait_receive()
@@ -212,7 +220,7 @@ class Reading:
             connection.end()
         finally:
             self._leader = self._leads = None
-            if not self.background and len(self._members) == 1:
+            if connection.parked and not self.background:
                 self._pass_on()
         self._housekeeper.turn.begin()
         connection.pull()
@@ -226,9 +234,9 @@ class Reading:
 
     def _pass_on(self) -> None:
         """Wake a task that may lead now, if there is one."""
-        for connection in self._members:
-            if connection.parked:
-                connection.wake(connection.parked[0])
+        only = self._only
+        if only is not None and only.parked:
+            only.wake(only.parked[0])
 
     # Reading on
 
@@ -252,13 +260,12 @@ class Reading:
         self.attend(quiet=True)
 
     def _decide(self, *, quiet: bool) -> Reader:
-        members = len(self._members)
-        connection = next(iter(self._members), None)
+        only = self._only
         return who_reads(
-            members=members,
-            room=members == 1 and connection is not None and not connection.stalled,
-            waiting=connection is not None and bool(connection.parked),
-            urgent=members == 1 and connection is not None and connection.is_urgent(),
+            members=len(self._members),
+            room=only is not None and not only.stalled,
+            waiting=only is not None and bool(only.parked),
+            urgent=only is not None and only.is_urgent(),
             quiet=quiet,
         )
 
@@ -283,8 +290,8 @@ class Reading:
         try:
             # What the grace has begun goes on until a task waits.
             while self._decide(quiet=not self.waited) is Reader.BACKGROUND:
-                if len(self._members) == 1:
-                    await self._read_one(next(iter(self._members)))
+                if self._only is not None:
+                    await self._read_one(self._only)
                 else:
                     await self._read_many()
         finally:
@@ -300,7 +307,7 @@ class Reading:
                 await self._housekeeper.yield_turn()
             connection.pull()
         elif not connection.stalled:
-            await self.lead(connection)
+            await self.lead(connection, current_task())
 
     async def _read_many(self) -> None:
         hub = self._hub
@@ -365,7 +372,7 @@ async def wait_for_news(connection: Waiter, task: trio.lowlevel.Task) -> None:
             connection.pull()
     elif not reading.background and reading.may_lead(connection):
         reading.waited = True
-        await reading.lead(connection)
+        await reading.lead(connection, task)
     else:
         reading.waited = True
         if not reading.attended:
