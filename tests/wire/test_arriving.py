@@ -107,11 +107,12 @@ def test_many_parts_of_a_text_stay_in_order(count: int) -> None:
 def test_bytes_are_collected_unmasked_or_not() -> None:
     arriving = begun(BINARY)
     arriving.add(b"\xff", False)
-    arriving.add_unmasked(b"??" + xor(b"\xfe\xfd", KEY) + b"??", 2, 4, KEY, 0)
-    arriving.add_unmasked(b"", 0, 0, KEY, 0)
+    arriving.add_part(b"??" + xor(b"\xfe\xfd", KEY) + b"??", 2, 4, KEY, 0)
+    arriving.add_part(b"", 0, 0, KEY, 0)
+    arriving.add_part(b"??\xfc??", 2, 3, b"", 0)
     arriving.add(b"", True)
-    assert arriving.held == 3
-    assert arriving.take() == b"\xff\xfe\xfd"
+    assert arriving.held == 4
+    assert arriving.take() == b"\xff\xfe\xfd\xfc"
     assert (arriving.held, arriving.take()) == (0, b"")
 
 
@@ -152,7 +153,7 @@ def test_what_is_discarded_and_what_comes_behind_it_is_not_held(opcode: int) -> 
     assert (arriving.discarded, arriving.held) == (True, 0)
     arriving.add(b"behind", False)
     if opcode == BINARY:
-        arriving.add_unmasked(b"behind", 0, 6, KEY, 0)
+        arriving.add_part(b"behind", 0, 6, KEY, 0)
     assert arriving.held == 0
     assert not arriving.take()
 

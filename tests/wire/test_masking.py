@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 from trio_pyjo_ws.wire.masking import Buffer, apply_mask, encode, unmasked
 
 from .raw import KEY, peak_of, xor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -43,11 +48,10 @@ def test_any_payload_is_masked_with_any_key(payload: bytes, key: bytes) -> None:
 
 @WRONG_KEYS
 def test_a_key_has_four_bytes(key: bytes) -> None:
-    for call in (
-        lambda: apply_mask(b"Hello", key),
-        lambda: encode(0x81, b"Hello", key),
-        lambda: Buffer().extend_unmasked(b"Hello", 0, 5, key, 0),
-    ):
+    calls: list[Callable[[], object]] = [lambda: apply_mask(b"Hello", key), lambda: encode(0x81, b"Hello", key)]
+    if key:  # Without one a part is not masked.
+        calls.append(lambda: Buffer().extend_part(b"Hello", 0, 5, key, 0))
+    for call in calls:
         with pytest.raises(ValueError, match=f"a masking key must have 4 bytes, not {len(key)}"):
             call()
 
@@ -120,7 +124,7 @@ def test_a_buffer_gives_all_that_it_was_given_and_begins_anew() -> None:
     for _ in range(2):
         buffer.extend(b"Hel")
         buffer.extend(b"")
-        buffer.extend_unmasked(b"??" + xor(b"lo", KEY) + b"??", 2, 4, KEY, 0)
+        buffer.extend_part(b"??" + xor(b"lo", KEY) + b"??", 2, 4, KEY, 0)
         assert len(buffer) == 5
         found = buffer.take()
         assert (found, type(found)) == (b"Hello", bytes)
@@ -130,7 +134,11 @@ def test_a_buffer_gives_all_that_it_was_given_and_begins_anew() -> None:
 @settings(deadline=None)
 @given(
     parts=st.lists(
-        st.tuples(st.binary(max_size=20) | st.integers(0, 9000).map(counting), KEYS | st.none(), st.integers(0, 9)),
+        st.tuples(
+            st.binary(max_size=20) | st.integers(0, 9000).map(counting),
+            KEYS | st.sampled_from([None, b""]),
+            st.integers(0, 9),
+        ),
         max_size=12,
     ),
     taken=st.integers(0, 12),
@@ -146,8 +154,8 @@ def test_a_buffer_gives_what_it_was_given(parts: list[tuple[bytes, bytes | None,
         if key is None:
             buffer.extend(part)
         else:
-            data = bytes(before) + xor(part, key) + b"behind"
-            buffer.extend_unmasked(data, before, before + len(part), key, rest)
+            data = bytes(before) + (xor(part, key) if key else part) + b"behind"
+            buffer.extend_part(data, before, before + len(part), key, rest)
         expected += part
         assert len(buffer) == len(expected)
     assert buffer.take() == expected
@@ -163,16 +171,17 @@ def test_what_was_taken_is_not_changed_by_what_comes() -> None:
         assert buffer.take() == b"b" * size
 
 
-def test_what_is_only_announced_takes_little_memory() -> None:
+@pytest.mark.parametrize("key", [KEY, b""])
+def test_what_is_only_announced_takes_little_memory(key: bytes) -> None:
     buffer, data = Buffer(), bytes(100_000)
-    assert peak_of(lambda: buffer.extend_unmasked(data, 0, 100_000, KEY, 2**62)) < 500_000
+    assert peak_of(lambda: buffer.extend_part(data, 0, 100_000, key, 2**62)) < 500_000
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (5, 4), (0, 11), (11, 11), (0, 1 << 62)])
 def test_a_buffer_takes_nothing_from_beside_the_data(start: int, end: int) -> None:
     buffer = Buffer()
     with pytest.raises(ValueError, match=f"no payload stands from {start} to {end}"):
-        buffer.extend_unmasked(b"0123456789", start, end, KEY, 0)
+        buffer.extend_part(b"0123456789", start, end, KEY, 0)
     assert buffer.take() == b""
 
 

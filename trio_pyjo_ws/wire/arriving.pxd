@@ -28,7 +28,7 @@ cdef class Arriving:
     cpdef begin(self, int opcode, bint compressed)
     @cython.locals(text=Utf8Decoder, part=str)
     cpdef add(self, bytes payload, bint final)
-    cpdef add_unmasked(self, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key, Py_ssize_t rest)
+    cpdef add_part(self, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key, Py_ssize_t rest)
     cpdef take(self)
     cpdef restart(self)
     cpdef discard(self)

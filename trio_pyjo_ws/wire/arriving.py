@@ -121,13 +121,13 @@ class Arriving:
         if not self.discarded:
             self.held += len(payload)
 
-    def add_unmasked(self, data: bytes, start: int, end: int, key: bytes, rest: int) -> None:
-        """Collect a part of a binary message: from ``start`` to ``end`` in ``data``, unmasked with ``key``.
+    def add_part(self, data: bytes, start: int, end: int, key: bytes, rest: int) -> None:
+        """Collect a part of a binary message: from ``start`` to ``end`` in ``data``, unmasked if there is a ``key``.
 
         ``rest``: bytes of its frame that are still to come.
         """
         if not self.discarded:
-            self._buffer.extend_unmasked(data, start, end, key, rest)
+            self._buffer.extend_part(data, start, end, key, rest)
             self.held += end - start
 
     def take(self) -> str | bytes:

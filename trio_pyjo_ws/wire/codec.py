@@ -289,10 +289,7 @@ class Decoder:
         self._missing -= size
         seen = self._seen
         if seen is not None:
-            if self.masked:
-                seen.extend_unmasked(data, position, end, self._key, self._missing)
-            else:
-                seen.extend(data[position:end])
+            seen.extend_part(data, position, end, self._key, self._missing)
             if not self._missing:
                 self._seen = None
                 self._show(items, self._head, seen.take())
@@ -310,7 +307,7 @@ class Decoder:
         """Add a part of the message that is arriving; give it if that was the last. Return whether to stop."""
         arriving = self.arriving
         arriving.note(end - start)
-        if arriving.compressed or arriving.is_text or not self.masked:
+        if arriving.compressed or arriving.is_text:
             payload = data[start:end]
             if self.masked:
                 payload = masking.apply_mask(payload, self._key)
@@ -324,7 +321,7 @@ class Decoder:
                 self._fail(items, "text that is not UTF-8", 1007)
                 return True
         else:
-            arriving.add_unmasked(data, start, end, self._key, 0 if arriving.claimed else self._missing)
+            arriving.add_part(data, start, end, self._key, 0 if arriving.claimed else self._missing)
         if final:
             message = self.finish()
             if message is None:

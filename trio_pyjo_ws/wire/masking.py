@@ -95,15 +95,16 @@ class Buffer:
         """Add ``data``."""
         self._data += data
 
-    def extend_unmasked(self, data: bytes, start: int, end: int, key: bytes, rest: int) -> None:
-        """Add what stands from ``start`` to ``end`` in ``data``, unmasked with the four bytes of ``key``.
+    def extend_part(self, data: bytes, start: int, end: int, key: bytes, rest: int) -> None:
+        """Add what stands from ``start`` to ``end`` in ``data``, unmasked with the four bytes of ``key``, if any.
 
         ``rest``: bytes of the frame that are still to come; only the compiled twin makes use of it.
         """
         if not 0 <= start <= end <= len(data):
             raise ValueError(f"no payload stands from {start} to {end}")
-        _check_key(key)
-        self._data += _apply(data[start:end], key)
+        if key:
+            _check_key(key)
+        self._data += _apply(data[start:end], key) if key else data[start:end]
 
     def take(self) -> bytes:
         """Take all of it, and begin anew."""

@@ -156,21 +156,24 @@ cdef class Buffer:
         memcpy(PyBytes_AS_STRING(self.data) + self.size, PyBytes_AS_STRING(data), length)
         self.size += length
 
-    cpdef extend_unmasked(self, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key, Py_ssize_t rest):
-        """Add what stands from ``start`` to ``end`` in ``data``, unmasked with the four bytes of ``key``.
+    cpdef extend_part(self, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key, Py_ssize_t rest):
+        """Add what stands from ``start`` to ``end`` in ``data``, unmasked with the four bytes of ``key``, if any.
 
         ``rest``: bytes of the frame that are still to come.
         """
+        cdef uint8_t *target
+        cdef const uint8_t *source
         if data is None or not 0 <= start <= end <= PyBytes_GET_SIZE(data):
             raise ValueError(f"no payload stands from {start} to {end}")
-        check_key(key)
+        if key:
+            check_key(key)
         self.reserve(end - start, rest)
-        copy_masked(
-            <uint8_t *> PyBytes_AS_STRING(self.data) + self.size,
-            <const uint8_t *> PyBytes_AS_STRING(data) + start,
-            end - start,
-            <const uint8_t *> PyBytes_AS_STRING(key),
-        )
+        target = <uint8_t *> PyBytes_AS_STRING(self.data) + self.size
+        source = <const uint8_t *> PyBytes_AS_STRING(data) + start
+        if key:
+            copy_masked(target, source, end - start, <const uint8_t *> PyBytes_AS_STRING(key))
+        else:
+            memcpy(target, source, end - start)
         self.size += end - start
 
     cpdef bytes take(self):
