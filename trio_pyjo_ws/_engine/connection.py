@@ -556,18 +556,18 @@ class Connection:
         """The connection is not open any more: bound the time, and end it as soon as all is said."""
         if self.ended:
             return
-        state = self.protocol.state
-        if not self.outbox.flush_or_write():
-            self.outbox.watch()
-        elif state is State.CLOSED or state is State.FAILED:
+        if self.outbox.flush_or_write():
             # Section 7.1.1: the server closes the connection first. If the peer broke a rule it may still be sending,
             # and closing a socket that has unread data resets it, which could take the Close frame from the peer:
             # there, only this half is closed, and the peer's end is awaited.
-            if self.protocol.role == "server" and (state is State.CLOSED or not self.transport.resumable):
+            state = self.protocol.state
+            failed = state is State.FAILED
+            if self.protocol.role == "server" and (state is State.CLOSED or (failed and not self.transport.resumable)):
                 self.end()
-                return
-            if state is State.FAILED:
+            elif failed:
                 self.transport.send_eof()
+        else:
+            self.outbox.watch()
         if self._close_deadline is None and not self.ended:
             self._arm_close_deadline()
             self.heartbeat.end()
