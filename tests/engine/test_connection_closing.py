@@ -8,6 +8,7 @@ import math
 import re
 import struct
 from contextlib import suppress
+from socket import socketpair
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_pyjo_ws import Close, ConnectionClosed, testing
+from trio_pyjo_ws._engine.transport import SocketTransport
 from trio_pyjo_ws.wire.frames import Frame, Opcode
 from trio_pyjo_ws.wire.protocol import Protocol
 
@@ -192,6 +194,39 @@ async def test_after_a_breach_a_peer_that_does_not_end_is_cut_off(autojump_clock
         assert not ws.is_finished
         await trio.sleep(0.2)
         assert ws.is_finished
+
+
+class Deaf(SocketTransport):
+    """Its peer takes nothing any more, once it is deaf, and may still send."""
+
+    deaf = False
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        if self.deaf:
+            raise trio.BrokenResourceError("nobody reads")
+        return super().try_send(data)
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_who_waits_for_a_pong_is_told_at_once_of_a_breach_that_cannot_be_answered(
+    role: str, autojump_clock: MockClock
+) -> None:
+    ours, theirs = socketpair()
+    ours.setblocking(False)
+    transport = Deaf(ours)
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            ws = start(nursery, transport, role)
+
+            async def break_a_rule() -> None:
+                transport.deaf = True
+                theirs.sendall(b"\xff\xff")
+
+            nursery.start_soon(break_a_rule)
+            with pytest.raises(ConnectionClosed):
+                await ws.ping()
+            assert trio.current_time() == 0
+            nursery.cancel_scope.cancel()
 
 
 async def test_over_a_stream_a_server_closes_right_after_it_has_told_of_a_breach(autojump_clock: MockClock) -> None:

@@ -22,6 +22,7 @@ from trio_pyjo_ws._engine.hub import Hub, Member
 from trio_pyjo_ws._engine.reading import GRACE, WOKEN, Reader, who_reads
 from trio_pyjo_ws._engine.transport import SocketTransport
 from trio_pyjo_ws.options import Settings
+from trio_pyjo_ws.wire.frames import Frame, Opcode
 from trio_pyjo_ws.wire.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -136,6 +137,28 @@ async def test_the_last_of_many_connections_is_read_by_whoever_waits_again(autoj
             house.nursery.start_soon(send_later, peer, message)
             assert await ws.receive() == message
         assert not house.readers
+
+
+async def test_a_task_that_waits_is_read_for_once_the_connection_whose_task_led_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async with housed() as house:
+        led, began = house.connect()
+
+        async def read_and_stay() -> None:
+            async with led.receive_stream() as message:
+                assert await message.__anext__() == "a piece"
+                with pytest.raises(trio.ClosedResourceError):
+                    await message.__anext__()
+                await trio.sleep_forever()  # in the block, whose end would see to the reading
+
+        began.send(Frame(False, False, False, False, Opcode.TEXT, b"a piece"))
+        house.nursery.start_soon(read_and_stay)
+        await wait_all_tasks_blocked()
+        ws, peer = house.connect()
+        led.__connection__.abandon()  # before its task has found that it leads no more
+        house.nursery.start_soon(send_later, peer, "Hello")
+        assert await ws.receive() == "Hello"
 
 
 class Faulty(SocketTransport):

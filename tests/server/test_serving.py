@@ -1399,12 +1399,16 @@ async def test_handlers_run_in_a_nursery_of_ones_own() -> None:
     assert not server.connections
 
 
-async def test_a_nursery_that_is_closed_is_refused_and_the_listeners_are_closed() -> None:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_nursery_that_is_closed_is_refused_and_the_listeners_are_closed(cancelled: bool) -> None:
+    listeners = [listener for _ in range(2) for listener in await trio.open_tcp_listeners(0, host="127.0.0.1")]
     async with trio.open_nursery() as handlers:
         pass
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="Nursery is closed")):
-        await serve_listeners(echo, listeners, handler_nursery=handlers)
+    with trio.CancelScope() as scope:
+        if cancelled:
+            scope.cancel()
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="Nursery is closed")):
+            await serve_listeners(echo, listeners, handler_nursery=handlers)
     assert [listener.socket.fileno() for listener in listeners] == [-1] * len(listeners)
 
 

@@ -556,6 +556,11 @@ class Connection:
         """The connection is not open any more: bound the time, and end it as soon as all is said."""
         if self.ended:
             return
+        begins = self._close_deadline is None
+        if begins:
+            self._arm_close_deadline()
+            self.heartbeat.end()
+            self.inbox.notify()
         if self.outbox.flush_or_write():
             # Section 7.1.1: the server closes the connection first. If the peer broke a rule it may still be sending,
             # and closing a socket that has unread data resets it, which could take the Close frame from the peer:
@@ -568,10 +573,7 @@ class Connection:
                 self.transport.send_eof()
         else:
             self.outbox.watch()
-        if self._close_deadline is None and not self.ended:
-            self._arm_close_deadline()
-            self.heartbeat.end()
-            self.inbox.notify()
+        if begins and not self.ended:  # Last: for what has ended by now no task has to read.
             self.reading.attend_now()
 
     def _arm_close_deadline(self) -> None:

@@ -130,7 +130,6 @@ class Reading:
         "_leader",
         "_leads",
         "_members",
-        "_only",
         "attended",
         "background",
         "waited",
@@ -139,8 +138,6 @@ class Reading:
     def __init__(self, housekeeper: Housekeeper) -> None:
         self._housekeeper = housekeeper
         self._members: dict[Readable, None] = {}
-        self._only: Readable | None = None
-        """The member, while there is one alone."""
         self._hub: Hub | None = None
         self._leader: trio.lowlevel.Task | None = None
         self._leads: Transport | None = None
@@ -162,7 +159,6 @@ class Reading:
         except OSError:  # There is no descriptor left for a set, or no memory of the system's for one more socket.
             return Reading(self._housekeeper).join(connection)
         self._members[connection] = None
-        self._count()
         if len(self._members) == MANY:
             self._interrupt()  # A task that leads for its own connection leads no more.
         self._end_grace()
@@ -180,7 +176,6 @@ class Reading:
     def leave(self, connection: Readable) -> None:
         """``connection`` has ended."""
         self._members.pop(connection, None)
-        self._count()
         if self._hub is not None:
             self._hub.remove(connection.transport.fd)
         if len(self._members) < MANY:
@@ -189,8 +184,9 @@ class Reading:
             if not self.background:
                 self._close_hub()
 
-    def _count(self) -> None:
-        self._only = next(iter(self._members)) if len(self._members) == 1 else None
+    def _only(self) -> Readable | None:
+        """The member, if there is one alone."""
+        return next(iter(self._members)) if len(self._members) == 1 else None
 
     def _close_hub(self) -> None:
         if self._hub is not None:
@@ -201,7 +197,7 @@ class Reading:
 
     def may_lead(self, connection: Readable) -> bool:
         """Whether the task that waits for what ``connection`` brings is to read it, unless the background does."""
-        return self._only is connection and self._leader is None and not connection.stalled
+        return len(self._members) == 1 and self._leader is None and not connection.stalled
 
     def interrupt(self, task: trio.lowlevel.Task) -> None:
         """If ``task`` leads, have it look again."""
@@ -220,8 +216,8 @@ class Reading:
             connection.end()
         finally:
             self._leader = self._leads = None
-            if connection.parked and not self.background:
-                self._pass_on()
+            if not self.background:
+                self._pass_on()  # Not to this connection's tasks alone: it may have ended, and left another by itself.
         self._housekeeper.turn.begin()
         connection.pull()
 
@@ -234,7 +230,7 @@ class Reading:
 
     def _pass_on(self) -> None:
         """Wake a task that may lead now, if there is one."""
-        only = self._only
+        only = self._only()
         if only is not None and only.parked:
             only.wake(only.parked[0])
 
@@ -260,7 +256,7 @@ class Reading:
         self.attend(quiet=True)
 
     def _decide(self, *, quiet: bool) -> Reader:
-        only = self._only
+        only = self._only()
         return who_reads(
             members=len(self._members),
             room=only is not None and not only.stalled,
@@ -290,10 +286,11 @@ class Reading:
         try:
             # What the grace has begun goes on until a task waits.
             while self._decide(quiet=not self.waited) is Reader.BACKGROUND:
-                if self._only is not None:
-                    await self._read_one(self._only)
-                else:
+                only = self._only()
+                if only is None:
                     await self._read_many()
+                else:
+                    await self._read_one(only)
         finally:
             self.background = self.attended = False
             if len(self._members) < MANY:
@@ -329,7 +326,7 @@ class Reading:
 class Woken(Outcome[None]):
     """What a task that is woken gets: nothing, however often.
 
-    An :class:`outcome.Value` can be used once, and to make one takes a tenth of the instructions of a message.
+    An :class:`outcome.Value` can be used only once, and making one takes a tenth of the instructions of a message.
     """
 
     __slots__ = ()

@@ -66,8 +66,10 @@ class _Accepting:
         try:
             nursery.start_soon(housekeeper.run, name=f"housekeeper of {server!r}")
         except RuntimeError:  # The handlers' nursery is closed.
-            for listener in self.listeners:
-                await trio.aclose_forcefully(listener)
+            # It does not wait; but a Cancelled out of it would leave the other listeners open.
+            with trio.CancelScope(shield=True):
+                for listener in self.listeners:
+                    await trio.aclose_forcefully(listener)
             raise
         try:
             with self.scope:
