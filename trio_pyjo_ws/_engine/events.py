@@ -39,8 +39,7 @@ CARRYING = MESSAGES | {"frame"}
 """The events that come out of what the peer sends, so that somebody has to read while they are subscribed to."""
 
 BOUNDED = CARRYING | {"error"}
-"""The events whose channels hold reading up when they are full. For any other event, one
-more item adds nothing to the last."""
+"""The events whose channels hold reading up when they are full. Of any other event, one more item says nothing new."""
 
 CALLBACK_BUFFER = 16
 """Events that wait for an asynchronous callback before reading from the network stops."""

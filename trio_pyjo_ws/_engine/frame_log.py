@@ -27,7 +27,7 @@ SHOWN = 80
 LOOKED_AT = 4_096
 """Bytes of a payload in which secrets are looked for, before it is shortened."""
 
-# A str, which `re` compiles when it is first used: without the variable, never.
+# A str, which `re` compiles when it is first used: never, if frames are not logged.
 HIDDEN = r"""
     ((?:pass(?:word|wd|phrase)?|pwd|secret|token|authori[sz]ation|credentials?|api[-_]?key|cookie|session[-_]?id)
         [\\'"]*\s*[:=]\s*)   # as in JSON, in a header, in a query

@@ -127,7 +127,7 @@ class Inbox:
     # Messages in
 
     def add(self, messages: list[str | bytes], keep: bool) -> None:
-        """Deliver messages, or drop them unless ``keep`` is set: then there is no room."""
+        """Deliver messages; or drop them, for lack of room, unless ``keep`` is set."""
         callback = self._callback
         if not keep:
             self.dropped += len(messages)
@@ -153,7 +153,7 @@ class Inbox:
             self.notify()
 
     def add_one(self, message: str | bytes, keep: bool) -> None:
-        """Deliver a message, or drop it unless ``keep`` is set: then there is no room."""
+        """Deliver a message; or drop it, for lack of room, unless ``keep`` is set."""
         if not keep:
             self.dropped += 1
         elif not self._emitter.tell_message(message):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["TlsTransport", "is_eof", "open_transport"]
 
 TLS_RECORD = 16_384
-"""Bytes of a record at the most (RFC 8446, section 5.1). Asking for 256 KiB would
-cost 12 us a message, because that much is allocated."""
+"""Bytes of a record at the most (RFC 8446, section 5.1). Asking for 256 KiB would cost 12 us a message, because
+that much is allocated."""
 
 TLS_HEADER = 5
 """Bytes of a record's header, of which the last two give the length of what follows."""

@@ -74,7 +74,7 @@ class Transport:
         raise NotImplementedError
 
     def try_send_pieces(self, pieces: list[bytes]) -> int:
-        """:meth:`try_send` of all the pieces together; if that can be, without joining them."""
+        """:meth:`try_send` of all the pieces together, without joining them if possible."""
         return self.try_send(b"".join(pieces))
 
     async def send_some(self, data: bytes | memoryview) -> int:

@@ -275,7 +275,7 @@ class RedisBroker:
         await self._ask(partial(self._attach, audience))
 
     def detach(self, audience: Audience) -> None:
-        """Unsubscribe, also from what an attach that was cancelled may have subscribed to."""
+        """Unsubscribe, even if :meth:`attach` was cancelled: the server may have been asked to subscribe."""
         session = self._session
         if session is not None:
             with suppress(RedisError):  # The session is about to end.
